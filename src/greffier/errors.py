@@ -1,8 +1,8 @@
 """Every refusal Greffier can give, one class and one stable code each.
 
-The docstring of a class is its default message.  ``status`` is the HTTP status it becomes, ``retry``
-says whether the same request may succeed later.  The SQL functions refuse with SQLSTATE ``GRnnn``;
-``SQLSTATES`` maps them here, and a test holds both lists equal.
+The docstring of a class is its default message; ``status`` is the HTTP status it becomes.
+The SQL functions refuse with SQLSTATE ``GRnnn``; ``SQLSTATES`` maps them here, and a test holds
+both lists equal.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ class SchemaError(Error):
     code = "schema"
 
 
-#: SQLSTATE raised by a SQL function → the refusal it means (sql/schema/00_schema.sql lists them too).
+#: SQLSTATE raised by a SQL function → the refusal it means.
 SQLSTATES: dict[str, type[Error]] = {
     "GR404": NotFound,
     "GR410": Gone,

@@ -1,0 +1,1 @@
+"""What a conversation is: values and rules, without any input or output."""
