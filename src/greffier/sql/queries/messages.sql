@@ -1,0 +1,121 @@
+-- Reads of messages.  Seqs are dense and the path says which are active, so path_window names the
+-- stretches a page needs and the primary key gives them: the cost is that of the page, whatever
+-- came before it.
+
+-- name: page
+-- $1 conversation, $2 reader, $3 anchor (null: the end), $4 how many up to the anchor, $5 how many
+-- after it, $6 whole record (also superseded), $7 cut texts above, $8 bytes at most.
+-- Nearest to the anchor first: what does not fit into the bytes is left for the next page.
+with conversation as materialized (
+    select c.id, c.rev, c.message_count, c.first_seq, c.last_seq,
+        case when $6 then '{[1,)}'::int8multirange else c.path end as path,
+        coalesce($3, c.last_seq) as anchor
+    from conversations c
+    where c.id = $1
+      and ($2::text is null or exists (
+          select from participants p
+          where p.conversation_id = c.id and p.user_id = $2 and p.left_at is null))
+), found as (
+    select m.seq, m.author_id, message_json(m, $7) as body, abs(m.seq - c.anchor) as far
+    from conversation c
+    cross join lateral path_window(c.path, c.first_seq, c.last_seq, c.anchor, $4, $5) w
+    join messages m on m.conversation_id = $1 and m.seq between w.lo and w.hi
+), sized as (
+    select *, sum(octet_length(body) + 1) over near as bytes, row_number() over near as place
+    from found window near as (order by far, seq)
+), kept as (
+    select * from sized where bytes <= $8 or place = 1
+)
+select c.rev, c.message_count as total, k.data, k.lo, k.hi,
+    lower(c.path * int8multirange(int8range(c.first_seq, c.last_seq + 1))) as path_lo,
+    upper(c.path * int8multirange(int8range(c.first_seq, c.last_seq + 1))) - 1 as path_hi,
+    (
+        select string_agg(to_json(a.author_id) || ':{"name":' || coalesce(to_json(u.name)::text, 'null')
+            || ',"role":' || coalesce('"' || p.role || '"', 'null') || '}', ',')
+        from (select distinct author_id from kept where author_id is not null) a
+        left join users u on u.id = a.author_id
+        left join participants p
+            on p.conversation_id = $1 and p.user_id = a.author_id and p.left_at is null
+    ) as authors
+from conversation c
+cross join (
+    select string_agg(body, ',' order by seq) as data, min(seq) as lo, max(seq) as hi from kept
+) k;
+
+-- name: get_message
+-- $1 conversation, $2 reader, $3 seq: one message, whole, on the active path or not.
+select message_json(m, null) as body, coalesce(m.changed_rev, m.rev) as rev
+from messages m
+where m.conversation_id = $1 and m.seq = $3
+  and ($2::text is null or exists (
+      select from participants p
+      where p.conversation_id = $1 and p.user_id = $2 and p.left_at is null));
+
+-- name: messages_by_seq
+-- $1 conversation, $2 seqs, $3 cut: for answers to a write, where access was already decided.
+select m.seq, message_json(m, $3) as body
+from messages m where m.conversation_id = $1 and m.seq = any ($2);
+
+-- name: stretch_counts
+-- $1 conversation, $2 reader: said and tool-traffic messages on the active path that are not
+-- deleted.  Each message keeps its running number, so a stretch costs two look-ups; the deleted are
+-- subtracted one by one through their own index.
+select
+    c.history_limit, c.rev,
+    coalesce(sum(r.said), 0)::bigint - coalesce((
+        select count(*) filter (where is_said(d.role, d.content, d.parts))
+        from messages d
+        where d.conversation_id = $1 and d.deleted_at is not null and d.seq <@ c.path), 0) as said,
+    coalesce(sum(r.tool), 0)::bigint - coalesce((
+        select count(*) filter (where is_tool_traffic(d.role, d.content, d.parts))
+        from messages d
+        where d.conversation_id = $1 and d.deleted_at is not null and d.seq <@ c.path), 0) as tool
+from conversations c
+left join lateral (
+    select hi.said_no - coalesce(lo.said_no, 0) as said, hi.tool_no - coalesce(lo.tool_no, 0) as tool
+    from unnest(c.path * int8multirange(int8range(c.first_seq, c.last_seq + 1))) x
+    -- limit 1 keeps these two index probes: a generic plan would hash the whole conversation
+    cross join lateral (
+        select m.said_no, m.tool_no from messages m
+        where m.conversation_id = $1 and m.seq = upper(x) - 1 limit 1) hi
+    left join lateral (
+        select m.said_no, m.tool_no from messages m
+        where m.conversation_id = $1 and m.seq = lower(x) - 1 limit 1) lo on true
+) r on true
+where c.id = $1
+  and ($2::text is null or exists (
+      select from participants p
+      where p.conversation_id = c.id and p.user_id = $2 and p.left_at is null))
+group by c.id;
+
+-- name: stats
+-- $1 conversation, $2 reader: how many of each role, when, how many bytes of text, and how long
+-- answers took (an assistant's message right after a user's, by said_at or created_at).
+with conversation as (
+    select c.* from conversations c
+    where c.id = $1
+      and ($2::text is null or exists (
+          select from participants p
+          where p.conversation_id = c.id and p.user_id = $2 and p.left_at is null))
+), active as (
+    select m.role, coalesce(m.said_at, m.created_at) as at, octet_length(m.content) as bytes,
+        lag(m.role) over w as before_role, lag(coalesce(m.said_at, m.created_at)) over w as before_at,
+        greatest(octet_length(m.content), 0) + coalesce(octet_length(m.tool_calls::text), 0) as size
+    from conversation c
+    join messages m on m.conversation_id = c.id and m.seq between c.first_seq and c.last_seq
+    where m.deleted_at is null and m.seq <@ c.path
+    window w as (order by m.seq)
+)
+select
+    (select count(*) from conversation) > 0 as visible,
+    count(*) filter (where role = 'user') as "user",
+    count(*) filter (where role = 'assistant') as assistant,
+    count(*) filter (where role = 'tool') as tool,
+    count(*) filter (where role = 'system') as system,
+    coalesce(sum(size), 0)::bigint as bytes, count(*) as messages,
+    min(at) as first_at, max(at) as last_at,
+    percentile_cont(0.5) within group (order by greatest(extract(epoch from at - before_at), 0))
+        filter (where role = 'assistant' and before_role = 'user') as p50,
+    percentile_cont(0.95) within group (order by greatest(extract(epoch from at - before_at), 0))
+        filter (where role = 'assistant' and before_role = 'user') as p95
+from active;
