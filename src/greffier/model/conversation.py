@@ -23,7 +23,7 @@ class LastMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Membership(msgspec.Struct, frozen=True, kw_only=True):
-    """What the reader is here: role, how far they have read, how many messages wait (at most 1000)."""
+    """What the reader is here: role, how far they have read, how many wait (at most 1000)."""
 
     role: MemberRole
     last_read_seq: int
@@ -35,7 +35,7 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
 
     id: UUID
     kind: Kind
-    title: str | None
+    title: str
     subject: str | None = None
     agent_id: UUID | None = None
     owner_id: str
@@ -77,8 +77,8 @@ class NewConversation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 class ConversationPatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What may change on a conversation; what is left unset stays as it is."""
 
-    title: str | None | msgspec.UnsetType = msgspec.UNSET
+    title: str | msgspec.UnsetType | None = msgspec.UNSET
     metadata: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     history_limit: int | msgspec.UnsetType = msgspec.UNSET
     archived: bool | msgspec.UnsetType = msgspec.UNSET
-    agent_id: UUID | None | msgspec.UnsetType = msgspec.UNSET
+    agent_id: UUID | msgspec.UnsetType | None = msgspec.UNSET

@@ -1,7 +1,7 @@
 """Ids and numbers, each a type of its own so that they cannot be swapped.
 
-An id is a UUID.  We make version 7 (time-ordered, so that an index on it grows at its end); a caller
-may bring any UUID of its own, and any other string becomes a UUID version 5 in our namespace.
+An id is a UUID.  We make version 7 (time-ordered, so that an index on it grows at its end); a
+caller may bring any UUID of its own, and any other string becomes a version 5 in our namespace.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def uuid7() -> uuid.UUID:
     """Make a UUID version 7 (RFC 9562), greater than every earlier one of this process.
 
     48 bits of Unix milliseconds, 12 bits of a fraction of the millisecond that also serves as a
-    counter when the clock stands still or goes back (RFC 9562 section 6.2, method 3), 62 random bits.
+    counter when the clock stands still or goes back (RFC 9562, 6.2, method 3), 62 random bits.
     """
     global _last
     now = time.time_ns()

@@ -1,0 +1,264 @@
+"""From a draft to a row: every rule a message must keep before it may be stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from greffier.errors import Invalid, PayloadTooLarge, Problem
+from greffier.model import text
+from greffier.model.ids import uuid7
+from greffier.model.limits import DEFAULT, Limits
+from greffier.model.message import Draft
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """Who writes: the author of messages of role user, and whoever brought them.
+
+    ``actor`` is checked against the conversation; None is the service, which may write anywhere.
+    """
+
+    actor: str | None = None
+    author_id: str | None = None
+    author_name: str | None = None
+    written_by: str = "service"
+
+
+SERVICE = Speaker()
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A draft that may be stored: its columns as the store takes them, and their size in bytes."""
+
+    id: UUID
+    fresh: bool
+    request_hash: UUID
+    columns: tuple[Any, ...]
+    size: int
+
+
+def check(
+    draft: Draft,
+    speaker: Speaker,
+    *,
+    limits: Limits = DEFAULT,
+    pointer: str = "",
+    lenient: bool = False,
+) -> Checked:
+    """Check a draft against every rule, and hash what was asked for.
+
+    The hash covers all that the caller said and the author, so that the same id with anything else
+    is told apart; it is BLAKE2b of their JSON, cut to the 16 bytes of a UUID.
+
+    Args:
+        draft: What is to be said.
+        speaker: By whom.
+        limits: How large it may be.
+        pointer: Where it stands in the request, for the problems.
+        lenient: An import keeps what was said elsewhere, also an empty message.
+
+    Raises:
+        Invalid: With every fault that was found.
+        PayloadTooLarge: The content is larger than the limit.
+    """
+    content = draft.content
+    parts = _json(draft.parts, f"{pointer}/parts")
+    calls = _json(draft.tool_calls, f"{pointer}/tool_calls") if draft.tool_calls else None
+    metadata = _json(draft.metadata, f"{pointer}/metadata") if draft.metadata else None
+    problems = _rule_problems(draft, pointer, lenient=lenient)
+    if draft.parts:
+        said = parts_text(draft.parts)
+        if content is None:
+            content = said or None
+        elif content != said:
+            problems.append(
+                Problem(
+                    f"{pointer}/content", "content-mismatch", "With parts, content is their text."
+                )
+            )
+    size = _measure(
+        draft,
+        content,
+        {"parts": parts, "tool_calls": calls, "metadata": metadata},
+        limits,
+        pointer,
+        problems,
+    )
+    if problems:
+        raise Invalid(problems=tuple(problems))
+    author_id = speaker.author_id if draft.role == "user" else None
+    said_at = draft.said_at.isoformat() if draft.said_at else None
+    digest = blake2b(
+        _encode(
+            (
+                draft.role,
+                content,
+                draft.tool_call_id,
+                draft.name,
+                draft.reasoning,
+                author_id,
+                said_at,
+            )
+        ),
+        digest_size=16,
+    )
+    for encoded in (parts, calls, metadata):
+        # A mark between them, so that an absent one is told from an empty one.
+        digest.update(b"\xff" if encoded is None else encoded)
+        digest.update(b"\xfe")
+    request_hash = UUID(bytes=digest.digest())
+    id_ = draft.id or uuid7()
+    return Checked(
+        id_,
+        draft.id is None,
+        request_hash,
+        (
+            id_,
+            request_hash,
+            draft.role,
+            author_id,
+            speaker.author_name if author_id else None,
+            speaker.written_by,
+            content,
+            _text(parts),
+            _text(calls),
+            draft.tool_call_id,
+            draft.name,
+            draft.reasoning,
+            _text(metadata),
+            draft.said_at,
+        ),
+        size,
+    )
+
+
+def check_all(
+    drafts: list[Draft], speaker: Speaker, *, limits: Limits = DEFAULT, lenient: bool = False
+) -> list[Checked]:
+    """Check several drafts that are to be stored together.
+
+    Raises:
+        Invalid: None, too many, one id twice, or faults in one of them.
+    """
+    if not drafts:
+        raise Invalid.at("/messages", "empty", "There is no message.")
+    if len(drafts) > limits.batch_messages:
+        raise Invalid.at("/messages", "too-many", f"At most {limits.batch_messages} at once.")
+    seen: set[UUID] = set()
+    for index, draft in enumerate(drafts):
+        if draft.id is not None:
+            if draft.id in seen:
+                raise Invalid.at(f"/messages/{index}/id", "duplicate", "This id stands twice.")
+            seen.add(draft.id)
+    return [
+        check(draft, speaker, limits=limits, pointer=f"/messages/{index}", lenient=lenient)
+        for index, draft in enumerate(drafts)
+    ]
+
+
+def parts_text(parts: list[dict[str, Any]]) -> str:
+    """The text of content parts, one part a line; parts without text add nothing."""
+    return "\n".join(
+        part["text"]
+        for part in parts
+        if isinstance(part, dict) and isinstance(part.get("text"), str)
+    )
+
+
+def _measure(
+    draft: Draft,
+    content: str | None,
+    documents: dict[str, bytes | None],
+    limits: Limits,
+    pointer: str,
+    problems: list[Problem],
+) -> int:
+    """Add up the bytes of a draft, hold each field to its limit, and note texts that cannot be."""
+    size = 0
+    for field in ("content", "reasoning", "name", "tool_call_id"):
+        value = content if field == "content" else getattr(draft, field)
+        if value is None:
+            continue
+        problem = text.faults(value, f"{pointer}/{field}")
+        if problem:
+            problems.append(problem)
+            continue
+        length = len(value) if value.isascii() else len(value.encode())
+        size += length
+        if field in ("content", "reasoning"):
+            _limit(length, limits.content, f"{pointer}/{field}")
+        elif length > limits.name:
+            problems.append(
+                Problem(f"{pointer}/{field}", "too-long", f"At most {limits.name} bytes.")
+            )
+    for field, encoded in documents.items():
+        if encoded is None:
+            continue
+        size += len(encoded)
+        bound = limits.metadata if field == "metadata" else limits.content
+        _limit(len(encoded), bound, f"{pointer}/{field}")
+        # Encoded, a NUL is \u0000; only then is it worth looking where.
+        if b"\\u0000" in encoded:
+            problem = text.deep_faults(
+                msgspec.to_builtins(getattr(draft, field)), f"{pointer}/{field}"
+            )
+            if problem:
+                problems.append(problem)
+    return size
+
+
+def _rule_problems(draft: Draft, pointer: str, *, lenient: bool) -> list[Problem]:
+    problems: list[Problem] = []
+
+    def say(field: str, code: str, detail: str) -> None:
+        problems.append(Problem(f"{pointer}/{field}", code, detail))
+
+    if draft.role == "user" and not draft.content and not draft.parts and not lenient:
+        say("content", "empty", "A message of role user needs content or parts.")
+    if draft.role in ("tool", "system") and draft.content is None and not draft.parts:
+        say("content", "missing", f"A message of role {draft.role} needs content.")
+    if draft.role == "tool" and not draft.tool_call_id and not lenient:
+        say("tool_call_id", "missing", "A tool's result names the call it answers.")
+    if draft.role != "tool" and draft.tool_call_id is not None:
+        say("tool_call_id", "misplaced", "Only a message of role tool answers a call.")
+    if draft.role != "assistant" and draft.tool_calls:
+        say("tool_calls", "misplaced", "Only a message of role assistant calls tools.")
+    if draft.role != "assistant" and draft.reasoning is not None:
+        say("reasoning", "misplaced", "Only a message of role assistant has reasoning.")
+    for index, part in enumerate(draft.parts or ()):
+        if not isinstance(part.get("type"), str):
+            say(f"parts/{index}/type", "missing", "A content part has a type.")
+        elif part["type"] == "text" and not isinstance(part.get("text"), str):
+            say(f"parts/{index}/text", "missing", "A text part has a text.")
+    if draft.said_at is not None and draft.said_at.tzinfo is None:
+        say("said_at", "no-time-zone", "A time names its offset from UTC.")
+    return problems
+
+
+def _json(value: Any, pointer: str) -> bytes | None:
+    if value is None:
+        return None
+    try:
+        return _encode(value)
+    except UnicodeEncodeError:
+        problem = text.deep_faults(msgspec.to_builtins(value), pointer)
+        raise Invalid(problems=(problem,) if problem else ()) from None
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise Invalid.at(pointer, "not-json", f"This is no JSON value: {error}") from error
+
+
+def _text(encoded: bytes | None) -> str | None:
+    return None if encoded is None else encoded.decode()
+
+
+def _limit(length: int, limit: int, pointer: str) -> None:
+    if length > limit:
+        raise PayloadTooLarge(f"{pointer} has {length} bytes; at most {limit} are accepted.")

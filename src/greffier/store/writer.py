@@ -1,0 +1,470 @@
+"""The writer: appends that wait are stored together, in one call and one commit.
+
+No timer: what arrives while one call is under way goes with the next.  That makes a hot
+conversation fast, where nothing in SQL can: the row's lock is held through the disk's flush, and
+one commit for many is the only way around it.
+
+Three kinds of places hold requests:
+
+* two *queues*, each conversation always in the same one, with a worker and a connection each.  The
+  second worker joins only when many wait: below that, two half-full batches cost more than one.
+* the *side*: a conversation whose row somebody else holds (a slow rewind, an erasure) is set aside
+  with everything that comes for it meanwhile, in order, and waits for the lock on a connection of
+  its own, so that it delays nobody else.
+
+A request is never lost between them: it leaves its place only when its future is resolved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+import asyncpg
+
+from greffier.errors import Unavailable
+from greffier.store import connection
+from greffier.store.refusals import refusal
+from greffier.store.slots import Revive, Slot
+
+#: Messages in one call: more brings nothing (measured: 64 → 0.92 of 256).
+BATCH_MESSAGES = 250
+#: Bytes of text in one call, so that one commit stays short.
+BATCH_BYTES = 4 << 20
+#: Waiting messages from which the second worker joins.
+WIDE = 32
+#: Conversations waited for at the same time.
+SIDE_CONNECTIONS = 4
+#: How long the side waits for a row before it lets another conversation try, in milliseconds.
+SIDE_LOCK_TIMEOUT = 2000
+
+
+class Row(NamedTuple):
+    """One message as the SQL functions take it, checked and hashed; JSON columns are texts."""
+
+    id: UUID
+    request_hash: UUID
+    role: str
+    author_id: str | None
+    author_name: str | None
+    written_by: str
+    content: str | None
+    parts: str | None
+    tool_calls: str | None
+    tool_call_id: str | None
+    name: str | None
+    reasoning: str | None
+    metadata: str | None
+    said_at: datetime | None
+
+
+class Stored(NamedTuple):
+    """What became of one message: its numbers when it is new, only its seq when it is a replay."""
+
+    replayed: bool
+    seq: int
+    parent_seq: int | None
+    rev: int | None
+    created_at: datetime | None
+    author_id: str | None
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """Messages of one conversation that stand or fall together."""
+
+    conversation_id: UUID
+    actor: str | None
+    rows: Sequence[Row]
+    size: int
+    # every id was made for this call, so that none need be looked for
+    fresh: bool
+    until: float
+    done: asyncio.Future[list[Stored]] = field(repr=False)
+
+    def resolve(self, stored: list[Stored]) -> None:
+        """Tell the caller, unless they left: then it is on record all the same."""
+        if not self.done.done():
+            self.done.set_result(stored)
+
+    def refuse(self, error: BaseException) -> None:
+        """Tell the caller that it was not, or that nobody knows."""
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+@dataclass(slots=True)
+class Pressure:
+    """What waits now, for back-pressure and metrics."""
+
+    messages: int = 0
+    size: int = 0
+    batches: int = 0
+    stored: int = 0
+    replayed: int = 0
+    set_aside: int = 0
+
+
+class Writer:
+    """Appends messages, many at a time.  Start it with ``run`` and stop it with ``drain``."""
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        revive: Revive | None = None,
+        queue_messages: int = 20_000,
+        queue_bytes: int = 64 << 20,
+        patience: float = 10.0,
+    ) -> None:
+        """Make a writer; it connects when the first message comes.
+
+        Args:
+            dsn: Where PostgreSQL is.
+            revive: Brings an embedded server back.
+            queue_messages: Messages that may wait; beyond it an append is unavailable.
+            queue_bytes: Bytes of text that may wait.
+            patience: Seconds a message may wait for a database that is away, or for a row that is
+                held, before it is refused as unavailable.
+        """
+        self.pressure = Pressure()
+        self._limit_messages = queue_messages
+        self._limit_bytes = queue_bytes
+        self._patience = patience
+        self._queues: tuple[deque[Request], deque[Request]] = (deque(), deque())
+        self._slots = [Slot(dsn, {}, revive) for _ in range(2)]
+        self._busy = [False, False]
+        # True while worker 0 works on both queues at once
+        self._narrow = False
+        self._aside: dict[UUID, deque[Request]] = {}
+        self._side_turn = asyncio.Semaphore(SIDE_CONNECTIONS)
+        settings = {"lock_timeout": str(SIDE_LOCK_TIMEOUT)}
+        self._side_slots = [Slot(dsn, settings, revive) for _ in range(SIDE_CONNECTIONS)]
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    async def append(
+        self,
+        conversation_id: UUID,
+        actor: str | None,
+        rows: Sequence[Row],
+        *,
+        size: int,
+        fresh: bool,
+    ) -> list[Stored]:
+        """Put messages on record, all or none, and say which numbers they have.
+
+        A caller that is cancelled while its request waits takes it back; once the call is under way
+        the messages are stored and nobody is told, as after a lost answer.
+
+        Args:
+            conversation_id: Where.
+            actor: Who wants to write; None is the service.
+            rows: The messages, at most ``BATCH_MESSAGES``.
+            size: Bytes of their texts, for the bounds.
+            fresh: Their ids were made for this call.
+
+        Raises:
+            Error: A refusal; nothing was stored.
+            Unavailable: Too much waits, or the database is away.  After the latter the messages may
+                be on record: sending them again with the same ids tells, and doubles nothing.
+        """
+        pressure = self.pressure
+        if self._closed:
+            raise Unavailable("The service is stopping.", retry_after=1)
+        if (
+            pressure.messages + len(rows) > self._limit_messages
+            or pressure.size + size > self._limit_bytes
+        ):
+            raise Unavailable("Too many messages wait to be stored.", retry_after=1)
+        request = Request(
+            conversation_id,
+            actor,
+            rows,
+            size,
+            fresh,
+            time.monotonic() + self._patience,
+            asyncio.get_running_loop().create_future(),
+        )
+        pressure.messages += len(rows)
+        pressure.size += size
+        try:
+            self._enqueue(request)
+            return await request.done
+        finally:
+            pressure.messages -= len(rows)
+            pressure.size -= size
+
+    async def drain(self) -> None:
+        """Take nothing more, finish what was taken, and close the connections."""
+        self._closed = True
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        for slot in (*self._slots, *self._side_slots):
+            await slot.close()
+
+    # -- choosing ------------------------------------------------------------------------------
+
+    def _enqueue(self, request: Request) -> None:
+        aside = self._aside.get(request.conversation_id)
+        if aside is not None:
+            aside.append(request)
+            return
+        self._queues[request.conversation_id.int & 1].append(request)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Start the workers that have something to do.
+
+        Worker 0 takes both queues while few wait; then worker 1 must not touch its own, or the same
+        conversation would be in two calls and one of them find its row held.
+        """
+        first, second = self._queues
+        if not self._busy[0] and (first or (second and not self._busy[1])):
+            self._start(0)
+        if second and not self._busy[1] and not self._narrow and self._busy[0]:
+            self._start(1)
+
+    def _start(self, worker: int) -> None:
+        self._busy[worker] = True
+        task = asyncio.get_running_loop().create_task(self._work(worker))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _take(self, worker: int) -> list[Request]:
+        """Take the next batch: in order, within the bounds, no message id twice."""
+        if worker == 0:
+            waiting = len(self._queues[0]) + len(self._queues[1])
+            self._narrow = not self._busy[1] and waiting <= WIDE
+            if not self._narrow and self._queues[1] and not self._busy[1]:
+                self._start(1)
+        sources = self._queues if self._narrow and worker == 0 else (self._queues[worker],)
+        batch: list[Request] = []
+        ids: set[tuple[UUID, UUID]] = set()
+        messages = size = 0
+        for source in sources:
+            while source:
+                request = source[0]
+                if request.done.cancelled():
+                    source.popleft()
+                    continue
+                if batch and (
+                    messages + len(request.rows) > BATCH_MESSAGES
+                    or size + request.size > BATCH_BYTES
+                ):
+                    break
+                if not request.fresh:
+                    keys = {(request.conversation_id, row.id) for row in request.rows}
+                    if not ids.isdisjoint(keys):
+                        # The same message again: it waits until the first is on record.
+                        break
+                    ids |= keys
+                source.popleft()
+                batch.append(request)
+                messages += len(request.rows)
+                size += request.size
+        return batch
+
+    # -- working -------------------------------------------------------------------------------
+
+    async def _work(self, worker: int) -> None:
+        try:
+            # One turn of the loop: callers that are ready in the same tick go together.
+            await asyncio.sleep(0)
+            while batch := self._take(worker):
+                await self._store(self._slots[worker], batch, wait=False)
+        finally:
+            self._busy[worker] = False
+            if worker == 0:
+                self._narrow = False
+            self._wake()
+
+    async def _store(self, slot: Slot, batch: list[Request], *, wait: bool) -> None:
+        """Store a batch and answer its callers, however often the connection is lost under it.
+
+        Every message has an id, so a call whose fate is unknown is simply made again with the ids
+        looked for: what it had stored is then found as a replay.
+        """
+        pause = 0.02
+        # After a lost connection our own fresh ids may be there too.
+        check = not all(request.fresh for request in batch)
+        while batch:
+            try:
+                answers = await self._call(slot, batch, check=check, wait=wait)
+            except connection.LOST as error:
+                slot.drop()
+                check = True
+                batch = self._still_patient(batch, error)
+                # Nothing signals that a server is back; look again a little later each time.
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 0.5)
+            except connection.TRY_AGAIN as error:
+                batch = self._still_patient(batch, error)
+            except asyncpg.exceptions.LockNotAvailableError as error:
+                # On the side only: somebody else's turn to wait for a row.
+                still = self._still_patient(batch, error)
+                self._set_aside(still, first=True)
+                return
+            except (asyncpg.PostgresError, asyncpg.exceptions.DataError, ValueError) as error:
+                if len(batch) == 1:
+                    batch[0].refuse(connection.translate(error))
+                    return
+                # One of them broke the call: each alone, so that it breaks only its own.
+                for request in batch:
+                    await self._store(slot, [request], wait=wait)
+                return
+            except BaseException as error:
+                for request in batch:
+                    request.refuse(connection.translate(error))
+                if not isinstance(error, Exception):
+                    raise
+                return
+            else:
+                self._answer(batch, answers, replay=check)
+                return
+
+    async def _call(
+        self, slot: Slot, batch: list[Request], *, check: bool, wait: bool
+    ) -> list[asyncpg.Record]:
+        if len(batch) == 1 and len(batch[0].rows) == 1:
+            request = batch[0]
+            return await slot.fetch(
+                APPEND_ONE,
+                request.conversation_id,
+                request.actor,
+                *request.rows[0],
+                not check,
+                wait,
+            )
+        columns = zip(*(row for request in batch for row in request.rows), strict=True)
+        return await slot.fetch(
+            APPEND_BATCH,
+            0,
+            [request.conversation_id for request in batch],
+            [request.actor for request in batch],
+            [len(request.rows) for request in batch],
+            *columns,
+            check,
+            wait,
+        )
+
+    def _answer(self, batch: list[Request], answers: list[asyncpg.Record], *, replay: bool) -> None:
+        pressure = self.pressure
+        pressure.batches += 1
+        busy: list[Request] = []
+        at = 0
+        for request in batch:
+            mine = answers[at : at + len(request.rows)]
+            at += len(request.rows)
+            outcome: str = mine[0][0]
+            if outcome in ("stored", "replayed"):
+                stored = [
+                    Stored(row[0] == "replayed", row[1], row[2], row[3], row[4], row[5])
+                    for row in mine
+                ]
+                fresh = sum(not one.replayed for one in stored)
+                pressure.stored += fresh
+                pressure.replayed += len(stored) - fresh
+                request.resolve(stored)
+            elif outcome == "busy":
+                busy.append(request)
+            else:
+                request.refuse(refusal(outcome))
+        if busy:
+            self._set_aside(busy)
+
+    def _still_patient(self, batch: list[Request], error: BaseException) -> list[Request]:
+        now = time.monotonic()
+        still = []
+        for request in batch:
+            if request.done.done():
+                continue
+            if request.until < now:
+                request.refuse(
+                    Unavailable("The database is away; try again shortly.", retry_after=1)
+                    if isinstance(error, connection.LOST)
+                    else Unavailable("The conversation is busy; try again shortly.", retry_after=1)
+                )
+                continue
+            still.append(request)
+        return still
+
+    # -- the side ------------------------------------------------------------------------------
+
+    def _set_aside(self, requests: list[Request], *, first: bool = False) -> None:
+        """Let conversations whose row is held wait elsewhere, each with all that comes for it."""
+        for request in reversed(requests) if first else requests:
+            aside = self._aside.get(request.conversation_id)
+            if aside is None:
+                aside = self._aside[request.conversation_id] = deque()
+                self.pressure.set_aside += 1
+                # What already waits for it in its queue comes behind it, in order.
+                queue = self._queues[request.conversation_id.int & 1]
+                waiting = list(queue)
+                queue.clear()
+                aside.append(request)
+                for one in waiting:
+                    mine = one.conversation_id == request.conversation_id
+                    (aside if mine else queue).append(one)
+                task = asyncio.get_running_loop().create_task(
+                    self._wait_for(request.conversation_id)
+                )
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            elif first:
+                aside.appendleft(request)
+            else:
+                aside.append(request)
+
+    async def _wait_for(self, conversation_id: UUID) -> None:
+        """Store what was set aside for one conversation, waiting for its row."""
+        aside = self._aside[conversation_id]
+        while aside:
+            # Turns are first come, first served, and a turn lasts at most SIDE_LOCK_TIMEOUT.
+            async with self._side_turn:
+                slot = self._side_slots.pop()
+                try:
+                    batch = self._take_aside(aside)
+                    if batch:
+                        await self._store(slot, batch, wait=True)
+                finally:
+                    self._side_slots.append(slot)
+        del self._aside[conversation_id]
+
+    def _take_aside(self, aside: deque[Request]) -> list[Request]:
+        batch: list[Request] = []
+        ids: set[UUID] = set()
+        messages = size = 0
+        while aside:
+            request = aside[0]
+            if request.done.done():
+                aside.popleft()
+                continue
+            keys = {row.id for row in request.rows}
+            if batch and (
+                messages + len(request.rows) > BATCH_MESSAGES
+                or size + request.size > BATCH_BYTES
+                or not ids.isdisjoint(keys)
+            ):
+                break
+            aside.popleft()
+            ids |= keys
+            batch.append(request)
+            messages += len(request.rows)
+            size += request.size
+        return batch
+
+
+_ROW = "$3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16"
+APPEND_ONE = f"select * from append_message_v1($1, $2, {_ROW}, $17, $18)"
+APPEND_BATCH = (
+    "select * from append_batch_v1("
+    + ", ".join(f"${n}" for n in range(1, 4 + len(Row._fields) + 3))
+    + ")"
+)
