@@ -1,0 +1,1 @@
+"""Fixtures of all tests; its place also lets them import ``helpers``."""
