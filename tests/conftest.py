@@ -1,1 +1,0 @@
-"""Fixtures of all tests; its place also lets them import ``helpers``."""
