@@ -1,5 +1,83 @@
-"""Greffier keeps conversations: what was said, in order, never lost, never doubled."""
+"""Greffier keeps conversations: what was said, in order, never lost, never doubled.
+
+The way of a message is the layout of this package: ``change`` (a verb checks its draft) → ``store``
+(one SQL function in one transaction) → ``publish`` → ``deliver``; ``read`` is the way back, and
+``model`` holds the values and rules that know no input or output.
+"""
 
 from greffier._version import __version__
+from greffier.errors import (
+    AgentFixed,
+    Archived,
+    EmbeddedError,
+    Error,
+    Forbidden,
+    Gone,
+    IdReused,
+    Invalid,
+    NotFound,
+    PayloadTooLarge,
+    Problem,
+    QuotaExceeded,
+    RateLimited,
+    RunActive,
+    SchemaError,
+    SettingsError,
+    Stale,
+    SubjectTaken,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedMediaType,
+)
+from greffier.library import Conversations, Greffier, Messages, open  # noqa: A004
+from greffier.model.conversation import Conversation, LastMessage, Membership
+from greffier.model.message import Draft, Function, Message, ToolCall
+from greffier.model.page import Author, Context, ConversationList, Omitted, Page
+from greffier.model.tokens import TokenCounter, estimate
+from greffier.read.stats import Stats
+from greffier.sync import open_sync
 
-__all__ = ["__version__"]
+__all__ = [
+    "AgentFixed",
+    "Archived",
+    "Author",
+    "Context",
+    "Conversation",
+    "ConversationList",
+    "Conversations",
+    "Draft",
+    "EmbeddedError",
+    "Error",
+    "Forbidden",
+    "Function",
+    "Gone",
+    "Greffier",
+    "IdReused",
+    "Invalid",
+    "LastMessage",
+    "Membership",
+    "Message",
+    "Messages",
+    "NotFound",
+    "Omitted",
+    "Page",
+    "PayloadTooLarge",
+    "Problem",
+    "QuotaExceeded",
+    "RateLimited",
+    "RunActive",
+    "SchemaError",
+    "SettingsError",
+    "Stale",
+    "Stats",
+    "SubjectTaken",
+    "TokenCounter",
+    "ToolCall",
+    "Unauthenticated",
+    "Unavailable",
+    "UnsupportedMediaType",
+    "__version__",
+    "estimate",
+    "open",
+    "open_sync",
+]

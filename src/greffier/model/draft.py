@@ -70,7 +70,7 @@ def check(
         PayloadTooLarge: The content is larger than the limit.
     """
     content = draft.content
-    parts = _json(draft.parts, f"{pointer}/parts")
+    parts = _json(draft.parts, f"{pointer}/parts") if draft.parts else None
     calls = _json(draft.tool_calls, f"{pointer}/tool_calls") if draft.tool_calls else None
     metadata = _json(draft.metadata, f"{pointer}/metadata") if draft.metadata else None
     problems = _rule_problems(draft, pointer, lenient=lenient)
@@ -169,7 +169,7 @@ def parts_text(parts: list[dict[str, Any]]) -> str:
     return "\n".join(
         part["text"]
         for part in parts
-        if isinstance(part, dict) and isinstance(part.get("text"), str)
+        if isinstance(part.get("text"), str)
     )
 
 

@@ -52,8 +52,8 @@ where m.conversation_id = $1 and m.seq = $3
       where p.conversation_id = $1 and p.user_id = $2 and p.left_at is null));
 
 -- name: messages_by_seq
--- $1 conversation, $2 seqs, $3 cut: for answers to a write, where access was already decided.
-select m.seq, message_json(m, $3) as body
+-- $1 conversation, $2 seqs, whole: for answers to a write, where access was already decided.
+select m.seq, message_json(m, null) as body, coalesce(m.changed_rev, m.rev) as rev
 from messages m where m.conversation_id = $1 and m.seq = any ($2);
 
 -- name: stretch_counts
@@ -67,7 +67,7 @@ select
         from messages d
         where d.conversation_id = $1 and d.deleted_at is not null and d.seq <@ c.path), 0) as said,
     coalesce(sum(r.tool), 0)::bigint - coalesce((
-        select count(*) filter (where is_tool_traffic(d.role, d.content, d.parts))
+        select count(*) filter (where is_tool_traffic(d.role, d.content, d.parts, d.tool_calls))
         from messages d
         where d.conversation_id = $1 and d.deleted_at is not null and d.seq <@ c.path), 0) as tool
 from conversations c
@@ -119,3 +119,16 @@ select
     percentile_cont(0.95) within group (order by greatest(extract(epoch from at - before_at), 0))
         filter (where role = 'assistant' and before_role = 'user') as p95
 from active;
+
+-- name: export_messages
+-- $1 conversation: the active path, whole, oldest first; access was decided in the same snapshot.
+select message_json(m, null) as body
+from conversations c
+cross join lateral unnest(c.path * int8multirange(int8range(c.first_seq, c.last_seq + 1))) x
+cross join lateral (
+    select * from messages m
+    where m.conversation_id = $1 and m.seq >= lower(x) and m.seq < upper(x)
+    order by m.seq
+) m
+where c.id = $1
+order by lower(x), m.seq;

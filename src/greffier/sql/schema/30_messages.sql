@@ -51,9 +51,10 @@ language sql immutable parallel safe
 return p_role in ('user', 'assistant') and (p_content <> '' or p_parts is not null);
 
 -- Tool traffic: a result, or calls without words.
-create function is_tool_traffic(p_role text, p_content text, p_parts json) returns boolean
+create function is_tool_traffic(p_role text, p_content text, p_parts json, p_calls json) returns boolean
 language sql immutable parallel safe
-return p_role = 'tool' or (p_role = 'assistant' and not (coalesce(p_content, '') <> '' or p_parts is not null));
+return p_role = 'tool' or (p_role = 'assistant' and p_calls is not null
+    and coalesce(p_content, '') = '' and p_parts is null);
 
 -- A message as the API shows it: the one place that says so (model/message.py reads it).
 -- p_cut: texts longer than that many bytes are cut and JSON fields left out, marked by
@@ -179,7 +180,7 @@ declare
     v_hash uuid;
     v_role text;
     v_said integer := is_said(p_role, p_content, p_parts)::integer;
-    v_tool integer := is_tool_traffic(p_role, p_content, p_parts)::integer;
+    v_tool integer := is_tool_traffic(p_role, p_content, p_parts, p_tool_calls)::integer;
 begin
     if p_wait then
         select * into v from conversations c where c.id = p_conversation_id for no key update;
@@ -381,9 +382,9 @@ begin
                 row_number() over w as place, dense_rank() over (
                     partition by p_conversation_ids[m.request] order by m.request) as change,
                 sum(is_said(m.role, m.content, m.parts::json)::integer) over w as said,
-                sum(is_tool_traffic(m.role, m.content, m.parts::json)::integer) over w as tool
-            from unnest(v_request, p_roles, p_author_ids, p_contents, p_parts)
-                with ordinality as m (request, role, author_id, content, parts, n)
+                sum(is_tool_traffic(m.role, m.content, m.parts::json, m.calls::json)::integer) over w as tool
+            from unnest(v_request, p_roles, p_author_ids, p_contents, p_parts, p_tool_calls)
+                with ordinality as m (request, role, author_id, content, parts, calls, n)
             where v_refused[m.request] is null and v_known_seq[m.n] is null
             window w as (partition by p_conversation_ids[m.request] order by m.n)
         ) y

@@ -1,0 +1,391 @@
+"""The library: conversations in your own process, on an embedded PostgreSQL or on yours.
+
+    async with greffier.open() as g:
+        talk = await g.conversations.create(owner="ada", title="Plans")
+        said = await g.messages.append(talk.id, role="user", content="Bonjour")
+
+Calls on behalf of a user take ``actor=``; without it the caller is the service.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from greffier.change import append as append_verb
+from greffier.change import conversation as conversation_verbs
+from greffier.embedded import default_data_dir, open_cluster
+from greffier.errors import Invalid
+from greffier.model.conversation import (
+    Conversation,
+    ConversationPatch,
+    Kind,
+    NewConversation,
+    NewParticipant,
+)
+from greffier.model.draft import SERVICE, Speaker
+from greffier.model.ids import parse_uuid
+from greffier.model.message import Draft, Message, Role, ToolCall
+from greffier.model.page import Context, ConversationList, Page
+from greffier.model.tokens import TokenCounter, estimate
+from greffier.read import context as context_read
+from greffier.read import conversations as conversation_reads
+from greffier.read import export as export_read
+from greffier.read import pages as page_reads
+from greffier.read import stats as stats_read
+from greffier.read.stats import Stats
+from greffier.store.database import Database, open_database
+
+_conversation = msgspec.json.Decoder(Conversation).decode
+_message = msgspec.json.Decoder(Message).decode
+_page = msgspec.json.Decoder(Page).decode
+UNSET = msgspec.UNSET
+
+
+def as_id(value: UUID | str, pointer: str = "/id") -> UUID:
+    """Read an id given as a UUID or as its text.
+
+    Raises:
+        Invalid: The text is no UUID.
+    """
+    if isinstance(value, UUID):
+        return value
+    found = parse_uuid(value)
+    if found is None:
+        raise Invalid.at(pointer, "uuid", "An id is a UUID.")
+    return found
+
+
+def _speaker(actor: str | None) -> Speaker:
+    return SERVICE if actor is None else Speaker(actor, actor, None, actor)
+
+
+class Conversations:
+    """Create, read, change, archive and erase conversations."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(
+        self,
+        *,
+        owner: str,
+        id: UUID | str | None = None,  # noqa: A002 - the contract's name
+        kind: Kind = "assistant",
+        title: str | None = None,
+        subject: str | None = None,
+        agent: UUID | str | None = None,
+        history_limit: int = 30,
+        metadata: Mapping[str, Any] | None = None,
+        participants: Mapping[str, str] | None = None,
+    ) -> Conversation:
+        """Create a conversation; the same request under the same id again finds it.
+
+        Args:
+            owner: The user it belongs to.
+            id: Your own UUID for it, the idempotency key; one is made when not given.
+            kind: ``assistant``, one person and a model, or ``room``.
+            title: For display.
+            subject: At most one active conversation per owner and subject.
+            agent: Who answers here; never changes.
+            history_limit: Messages a model is sent by default.
+            metadata: A JSON object of yours, kept as it is.
+            participants: Others from the start: user id to ``member`` or ``viewer``.
+
+        Raises:
+            Invalid, IdReused, SubjectTaken, Gone, Unavailable: See the errors.
+        """
+        new = msgspec.convert(
+            {
+                "id": None if id is None else as_id(id),
+                "kind": kind,
+                "title": title,
+                "subject": subject,
+                "agent_id": None if agent is None else as_id(agent, "/agent_id"),
+                "history_limit": history_limit,
+                "metadata": None if metadata is None else dict(metadata),
+                "participants": None
+                if participants is None
+                else [NewParticipant(user, role) for user, role in participants.items()],  # type: ignore[arg-type]
+            },
+            NewConversation,
+        )
+        made, _ = await conversation_verbs.create(self._database, new, owner)
+        return await self.get(made, actor=owner)
+
+    async def get(self, conversation_id: UUID | str, *, actor: str | None = None) -> Conversation:
+        """Read one conversation as ``actor`` sees it.
+
+        Raises:
+            NotFound, Gone, Unavailable: See the errors.
+        """
+        body, _ = await conversation_reads.get(self._database, as_id(conversation_id), actor)
+        return _conversation(body)
+
+    async def list(
+        self,
+        *,
+        user: str,
+        limit: int = 20,
+        cursor: str | None = None,
+        kind: Kind | None = None,
+        subject: str | None = None,
+        archived: bool = False,
+    ) -> ConversationList:
+        """List a user's conversations, last activity first; go on with ``next_cursor``."""
+        which = conversation_reads.Filter(kind, subject, archived)
+        bodies, following, rev = await conversation_reads.listing(
+            self._database, user, which, limit=limit, cursor=cursor
+        )
+        data = [_conversation(body) for body in bodies]
+        return ConversationList(data=data, next_cursor=following, list_rev=rev)
+
+    async def update(
+        self,
+        conversation_id: UUID | str,
+        *,
+        title: str | msgspec.UnsetType | None = UNSET,
+        metadata: Mapping[str, Any] | msgspec.UnsetType = UNSET,
+        history_limit: int | msgspec.UnsetType = UNSET,
+        archived: bool | msgspec.UnsetType = UNSET,
+        if_rev: int | None = None,
+        actor: str | None = None,
+    ) -> Conversation:
+        """Change what may change, in one rev; what is not given stays.
+
+        Raises:
+            Stale: It is no longer at ``if_rev``.
+            NotFound, Forbidden, Gone, SubjectTaken, Invalid, Unavailable: See the errors.
+        """
+        change = ConversationPatch(
+            title=title,
+            metadata=metadata if isinstance(metadata, msgspec.UnsetType) else dict(metadata),
+            history_limit=history_limit,
+            archived=archived,
+        )
+        found = as_id(conversation_id)
+        await conversation_verbs.patch(self._database, found, change, actor, if_rev=if_rev)
+        return await self.get(found, actor=actor)
+
+    async def archive(
+        self, conversation_id: UUID | str, *, actor: str | None = None
+    ) -> Conversation:
+        """Take it out of the active list; it is read as before and takes no new messages."""
+        return await self.update(conversation_id, archived=True, actor=actor)
+
+    async def erase(self, conversation_id: UUID | str, *, actor: str | None = None) -> None:
+        """Erase it with everything in it; only its id is remembered, as gone."""
+        await conversation_verbs.erase(self._database, as_id(conversation_id), actor)
+
+    async def stats(self, conversation_id: UUID | str, *, actor: str | None = None) -> Stats:
+        """Count what was said in it."""
+        return await stats_read.stats(self._database, as_id(conversation_id), actor)
+
+    async def export(
+        self,
+        conversation_id: UUID | str,
+        format: str = "jsonl",  # noqa: A002 - the contract's name
+        *,
+        actor: str | None = None,
+    ) -> AsyncIterator[bytes]:
+        """Write it out, piece by piece, as of one moment; ``jsonl`` or ``json``."""
+        async for piece in export_read.export(
+            self._database, as_id(conversation_id), actor, format
+        ):
+            yield piece
+
+
+class Messages:
+    """Put messages on record, and read them in pages."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def append(
+        self,
+        conversation_id: UUID | str,
+        *,
+        role: Role = "user",
+        content: str | None = None,
+        id: UUID | str | None = None,  # noqa: A002 - the contract's name
+        parts: Sequence[Mapping[str, Any]] | None = None,
+        tool_calls: Sequence[ToolCall | Mapping[str, Any]] | None = None,
+        tool_call_id: str | None = None,
+        name: str | None = None,
+        reasoning: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        said_at: datetime | None = None,
+        actor: str | None = None,
+    ) -> Message:
+        """Append one message; it is committed to disk when this returns.
+
+        Args:
+            conversation_id: Where.
+            role: ``user``, ``assistant``, ``tool`` or ``system``.
+            content: What is said.
+            id: Your own UUID, the idempotency key: sent again it is the same message.
+            parts: OpenAI content parts, kept as given; ``content`` is then their text.
+            tool_calls: Calls an assistant asks for.
+            tool_call_id: Which call a tool's message answers.
+            name: A name for the model.
+            reasoning: What the model thought.
+            metadata: A JSON object of yours.
+            said_at: When it was said, if that is not now.
+            actor: The user who says it; None is the service.
+
+        Raises:
+            Invalid, IdReused, NotFound, Gone, Forbidden, Archived, PayloadTooLarge, Unavailable:
+                See the errors; nothing was stored, except perhaps after ``Unavailable``.
+        """
+        draft = Draft(
+            id=None if id is None else as_id(id),
+            role=role,
+            content=content,
+            parts=None if parts is None else [dict(part) for part in parts],
+            tool_calls=None if tool_calls is None else msgspec.convert(tool_calls, list[ToolCall]),
+            tool_call_id=tool_call_id,
+            name=name,
+            reasoning=reasoning,
+            metadata=None if metadata is None else dict(metadata),
+            said_at=said_at,
+        )
+        (message,) = await self._append(conversation_id, [draft], actor)
+        return message
+
+    async def append_many(
+        self,
+        conversation_id: UUID | str,
+        messages: Sequence[Draft | Mapping[str, Any]],
+        *,
+        actor: str | None = None,
+    ) -> list[Message]:
+        """Append several messages, all or none, as one rev; ids already there are returned.
+
+        Args:
+            conversation_id: Where.
+            messages: ``greffier.Draft`` values, or mappings with the same names.
+            actor: The user who says them; None is the service.
+        """
+        try:
+            drafts = [
+                one if isinstance(one, Draft) else msgspec.convert(one, Draft) for one in messages
+            ]
+        except msgspec.ValidationError as error:
+            raise Invalid(str(error)) from error
+        return await self._append(conversation_id, drafts, actor)
+
+    async def _append(
+        self, conversation_id: UUID | str, drafts: list[Draft], actor: str | None
+    ) -> list[Message]:
+        appended = await append_verb.append(
+            self._database, as_id(conversation_id), drafts, _speaker(actor)
+        )
+        return [_message(body) for body in appended.bodies]
+
+    async def recent(
+        self, conversation_id: UUID | str, *, limit: int = 15, actor: str | None = None
+    ) -> Page:
+        """Read the latest page, oldest first."""
+        return await self._page(conversation_id, page_reads.Where(limit), actor)
+
+    async def before(
+        self, conversation_id: UUID | str, seq: int, *, limit: int = 15, actor: str | None = None
+    ) -> Page:
+        """Read the page before a message."""
+        return await self._page(conversation_id, page_reads.Where(limit, before=seq), actor)
+
+    async def after(
+        self, conversation_id: UUID | str, seq: int, *, limit: int = 15, actor: str | None = None
+    ) -> Page:
+        """Read the page after a message."""
+        return await self._page(conversation_id, page_reads.Where(limit, after=seq), actor)
+
+    async def around(
+        self, conversation_id: UUID | str, seq: int, *, limit: int = 15, actor: str | None = None
+    ) -> Page:
+        """Read a page with a message in its middle."""
+        return await self._page(conversation_id, page_reads.Where(limit, around=seq), actor)
+
+    async def get(
+        self, conversation_id: UUID | str, seq: int, *, actor: str | None = None
+    ) -> Message:
+        """Read one message, whole, on the active path or not."""
+        body, _ = await page_reads.one(self._database, as_id(conversation_id), actor, seq)
+        return _message(body)
+
+    async def _page(
+        self, conversation_id: UUID | str, where: page_reads.Where, actor: str | None
+    ) -> Page:
+        found = await page_reads.page(self._database, as_id(conversation_id), actor, where)
+        return _page(found.body())
+
+
+class Greffier:
+    """An open record: ``conversations``, ``messages`` and what is read across them."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.conversations = Conversations(database)
+        self.messages = Messages(database)
+
+    async def context(
+        self,
+        conversation_id: UUID | str,
+        *,
+        max_messages: int | None = None,
+        max_tokens: int | None = None,
+        include_tools: bool = True,
+        count: TokenCounter = estimate,
+        actor: str | None = None,
+    ) -> Context:
+        """Choose what a language model is sent next, in the OpenAI chat format.
+
+        See ``greffier.read.context`` for the rules and ``count`` for a tokeniser of your own.
+        """
+        return await context_read.context(
+            self.database,
+            as_id(conversation_id),
+            actor,
+            max_messages=max_messages,
+            max_tokens=max_tokens,
+            include_tools=include_tools,
+            count=count,
+        )
+
+
+@contextlib.asynccontextmanager
+async def open(  # noqa: A001 - greffier.open, as in the contract
+    url: str | None = None, *, data_dir: Path | str | None = None, migrate: bool | None = None
+) -> AsyncIterator[Greffier]:
+    """Open a record.
+
+    Args:
+        url: ``postgresql://…`` of your own PostgreSQL, 15 or newer.  Without it a private
+            PostgreSQL is created or joined in the data folder.
+        data_dir: The data folder, the user's own one by default; only without ``url``.
+        migrate: Bring the schema up to date first.  By default that is done for the embedded
+            database and refused, with the command to run, for yours.
+
+    Raises:
+        SchemaError: The schema is behind or newer.
+        EmbeddedError: The private PostgreSQL could not be started.
+        Unavailable: The database does not answer.
+    """
+    if url is not None:
+        async with open_database(url, migrate=bool(migrate)) as database:
+            yield Greffier(database)
+        return
+    folder = Path(data_dir) if data_dir is not None else default_data_dir()
+    async with (
+        open_cluster(folder) as cluster,
+        open_database(
+            cluster.dsn, revive=cluster.ensure_running, migrate=migrate is not False
+        ) as database,
+    ):
+        yield Greffier(database)

@@ -1,0 +1,112 @@
+"""What a language model is sent of a conversation: read from the end, as much as it takes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from uuid import UUID
+
+import msgspec
+
+from greffier.errors import Invalid
+from greffier.model.context import Tally, build_context, enough, leading
+from greffier.model.limits import DEFAULT, Limits
+from greffier.model.message import Message
+from greffier.model.page import Context
+from greffier.model.tokens import TokenCounter, estimate
+from greffier.read.pages import Where, page, why_absent
+from greffier.store.database import Database
+
+_decode = msgspec.json.Decoder(list[Message]).decode
+
+#: The first stretch read beyond the messages asked for: tool traffic comes with its calls.
+_SLACK = 30
+#: Leading system messages are looked for this many at a time.
+_HEAD = 4
+
+
+async def context(
+    database: Database,
+    conversation_id: UUID,
+    reader: str | None,
+    *,
+    max_messages: int | None = None,
+    max_tokens: int | None = None,
+    include_tools: bool = True,
+    count: TokenCounter = estimate,
+) -> Context:
+    """Choose and repair the messages for a model's next answer; the record is never touched.
+
+    The cost is that of the messages chosen, however long the conversation is: it is read backward
+    until one more whole group would not fit, and how much was left out comes from running numbers.
+
+    Args:
+        database: Where.
+        conversation_id: Which.
+        reader: For whom; None is the service.
+        max_messages: User and assistant messages with content, at most; the conversation's
+            ``history_limit`` when not given.
+        max_tokens: Tokens at most, counted by ``count``.
+        include_tools: Whether tool calls and their results are sent.
+        count: Counts the tokens of one message in the OpenAI format.
+
+    Raises:
+        Invalid: A limit is negative.
+        NotFound: The conversation is not there, or not the reader's.
+        Gone: It was erased.
+    """
+    for name, value in (("max_messages", max_messages), ("max_tokens", max_tokens)):
+        if value is not None and value < 0:
+            raise Invalid.at(f"/{name}", "range", "A number from 0.")
+    counts = await database.read("stretch_counts", conversation_id, reader)
+    if not counts:
+        raise await why_absent(database, conversation_id)
+    wanted = counts[0]["history_limit"] if max_messages is None else max_messages
+    limits = replace(DEFAULT, page_messages=2000, page_bytes=8 << 20)
+
+    tail: list[Message] = []
+    size = min(wanted + _SLACK, 1000)
+    before: int | None = None
+    complete = False
+    while True:
+        found = await page(
+            database, conversation_id, reader, Where(size, before=before), limits=limits, whole=True
+        )
+        tail[:0] = _decode(b"[%b]" % found.data)
+        complete = not found.has_before
+        if complete or enough(
+            tail,
+            max_messages=wanted,
+            max_tokens=max_tokens,
+            include_tools=include_tools,
+            count=count,
+        ):
+            break
+        before = tail[0].seq if tail else 1
+        size = min(size * 2, 2000)
+    head = () if complete else await _head(database, conversation_id, reader, limits)
+    return build_context(
+        tail,
+        max_messages=wanted,
+        max_tokens=max_tokens,
+        include_tools=include_tools,
+        count=count,
+        complete=complete,
+        head=head,
+        total=Tally(counts[0]["said"], counts[0]["tool"]),
+    )
+
+
+async def _head(
+    database: Database, conversation_id: UUID, reader: str | None, limits: Limits
+) -> list[Message]:
+    """Read the system messages a conversation begins with."""
+    begun: list[Message] = []
+    while True:
+        after = begun[-1].seq if begun else 0
+        found = await page(
+            database, conversation_id, reader, Where(_HEAD, after=after), limits=limits, whole=True
+        )
+        begun += _decode(b"[%b]" % found.data)
+        head, ended = leading(begun)
+        if ended or not found.has_after:
+            return head

@@ -1,0 +1,132 @@
+"""The database as the rest of Greffier sees it: reads, verbs, the writer, and its health."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import asyncpg
+
+from greffier.store import connection, schema
+from greffier.store.position import Position
+from greffier.store.slots import Revive, Slots
+from greffier.store.writer import Writer
+
+#: Connections for reads and single verbs: beyond this they only wait for each other.
+READ_CONNECTIONS = 8
+
+
+class Database:
+    """One PostgreSQL, this process's connections to it, and its epoch."""
+
+    def __init__(self, dsn: str, *, revive: Revive | None = None, patience: float = 10.0) -> None:
+        """Describe the database; ``open_database`` opens it.
+
+        Args:
+            dsn: A ``postgresql://`` URL.
+            revive: Brings an embedded server back after a crash.
+            patience: Seconds a call may go on trying while the database is away.
+        """
+        self.dsn = dsn
+        self.epoch = ""
+        self.slots = Slots(dsn, READ_CONNECTIONS, revive=revive, patience=patience)
+        self.writer = Writer(dsn, revive=revive, patience=patience)
+
+    @property
+    def position(self) -> Position:
+        """Where a write that was just acknowledged is on record."""
+        return Position(self.epoch)
+
+    async def read(self, name: str, *args: object) -> list[asyncpg.Record]:
+        """Run a named query of ``sql/queries``."""
+        return await self.slots.read(name, *args)
+
+    async def verb(self, sql: str, *args: object, again: bool) -> list[asyncpg.Record]:
+        """Call a function that changes something, in a transaction of its own.
+
+        Args:
+            sql: ``select f($1, …)``, alone.
+            args: Its parameters.
+            again: Whether a call whose fate is unknown may be made again.
+        """
+        return await self.slots.run(sql, *args, again=again)
+
+    @contextlib.asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[connection.Connection]:
+        """Hold a connection of its own inside one read-only snapshot, for exports and audits."""
+        try:
+            live = await connection.connect(self.dsn)
+        except connection.LOST as error:
+            raise connection.translate(error) from error
+        try:
+            async with live.transaction(isolation="repeatable_read", readonly=True):
+                yield live
+        except (*connection.LOST, asyncpg.PostgresError) as error:
+            raise connection.translate(error) from error
+        finally:
+            with contextlib.suppress(*connection.LOST):
+                await live.close(timeout=2)
+
+    async def why_not_ready(self) -> str | None:
+        """Say why this database cannot be trusted with words now, or None when it can."""
+        try:
+            async with asyncio.timeout(3):
+                live = await connection.connect(self.dsn)
+        except connection.LOST as error:
+            return f"The database does not answer: {type(error).__name__}."
+        except asyncpg.PostgresError as error:
+            return f"The database refuses us: {error.sqlstate}."
+        try:
+            async with asyncio.timeout(3):
+                if await live.fetchval("select pg_is_in_recovery()"):
+                    return "The database is a standby and takes no writes."
+                if not await schema.fsync_on(live):
+                    return "fsync is off: an acknowledged message could be lost with the power."
+                status = await schema.status(self.dsn)
+                if status.state != "current":
+                    return f"The schema is {status.state}: {status.detail}"
+        except (*connection.LOST, asyncpg.PostgresError) as error:
+            return f"The database does not answer: {type(error).__name__}."
+        finally:
+            with contextlib.suppress(*connection.LOST):
+                await live.close(timeout=2)
+        return None
+
+
+@contextlib.asynccontextmanager
+async def open_database(
+    dsn: str, *, revive: Revive | None = None, migrate: bool = False, patience: float = 10.0
+) -> AsyncIterator[Database]:
+    """Open a database whose schema is this release's.
+
+    On the way out everything acknowledged has been stored, and what waited is stored too.
+
+    Args:
+        dsn: A ``postgresql://`` URL.
+        revive: Brings an embedded server back after a crash.
+        migrate: Bring the schema up to date first (embedded mode, tests); otherwise a schema that
+            is behind is refused with the command to run.
+        patience: Seconds a call may go on trying while the database is away.
+
+    Raises:
+        SchemaError: The schema is behind, newer, or altered.
+        Unavailable: The database does not answer.
+    """
+    database = Database(dsn, revive=revive, patience=patience)
+    if migrate:
+        await schema.migrate(dsn)
+    try:
+        live = await connection.connect(dsn)
+    except connection.LOST as error:
+        raise connection.translate(error) from error
+    try:
+        await schema.require_current(live)
+        database.epoch = await schema.identity(live)
+    finally:
+        await live.close(timeout=2)
+    try:
+        yield database
+    finally:
+        await database.writer.drain()
+        await database.slots.close()
