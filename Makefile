@@ -50,7 +50,8 @@ check: ## Lint, format, types, import direction, documented tests, no copies
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/interrogate tests
+	@# Silent when all is well, and then no table of everything to look through.
+	$(BIN)/interrogate --quiet tests || { $(BIN)/interrogate -vv tests | grep -E "\.py|MISSED"; exit 1; }
 	$(BIN)/python scripts/duplicates.py src scripts bench tests
 
 format: ## Let ruff put the code into its form

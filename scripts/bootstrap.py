@@ -116,6 +116,7 @@ def ensure(venv: Path, lock: str, *, bare: bool) -> None:
         unfinished.touch()
         if not is_usable(venv):
             create(venv)
+        bring_pip(venv)
         install(venv, lock, bare=bare)
         for name, facts in wanted.items():
             stamp(venv, name).write_text(facts, encoding="utf-8")
@@ -229,11 +230,17 @@ def empty(venv: Path) -> None:
 
 
 def create(venv: Path) -> None:
-    """Make an environment with pip in it."""
+    """Make an environment with nothing in it."""
     import venv as builder  # noqa: PLC0415 - Debian may split it off too: say so in words
 
     say(f"Making {venv.name} with Python {sys.version.split()[0]}")
     builder.EnvBuilder(symlinks=True, with_pip=False).create(str(venv))
+
+
+def bring_pip(venv: Path) -> None:
+    """Put a pip into the environment; one made by hand, or by uv, may have its own or none."""
+    if runs(str(python_of(venv)), "-I", "-m", "pip", "--version"):
+        return
     # The order is that of what can go wrong: nothing is fetched by the first, and the second knows
     # every setting of pip's, the third only the common ones.
     for way in (pip_by_ensurepip, pip_by_system_pip, pip_by_download):
