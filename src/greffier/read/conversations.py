@@ -91,9 +91,7 @@ def _cursor(at: datetime, after: UUID) -> str:
 def _read_cursor(cursor: str) -> tuple[datetime, UUID]:
     try:
         raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        if len(raw) != 24:
-            raise ValueError
         at = _EPOCH + timedelta(microseconds=int.from_bytes(raw[:8], "big"))
+        return at, UUID(bytes=raw[8:])
     except (ValueError, OverflowError, binascii.Error) as error:
         raise Invalid.at("/cursor", "cursor", "This is no cursor of ours.") from error
-    return at, UUID(bytes=raw[8:])

@@ -13,7 +13,7 @@ from greffier.store.database import Database
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """Which stretch of a conversation: the latest, or at most one of before, after, around (seq)."""
+    """Which stretch: the latest, or at most one of before, after and around (a seq)."""
 
     limit: int = 15
     before: int | None = None
