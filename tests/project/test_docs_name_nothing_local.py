@@ -18,8 +18,9 @@ LOCAL_PATH = re.compile(
 )
 OUTSIDE = re.compile(r"\.\./\.library|\bfarm-\w")
 # A package index by its form: .../simple, npm's "resolved" addresses, an option that names one.
+# What RFC 2606 keeps for examples is nobody's.
 REGISTRY = re.compile(
-    r"https?://[^\s\"'<>]+/simple\b"
+    r"https?://(?!127\.0\.0\.1|[\w.-]*\bexample\b)[^\s\"'<>]+/simple\b"
     r"|\"resolved\":\s*\"https?:"
     r"|^\s*(?:--(?:extra-)?index-url|--find-links|-i)[ =]\S"
     r"|https?://[\w.-]*(?:artifactory|nexus|devpi|mirror|registry)[\w.-]*",
