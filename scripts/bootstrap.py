@@ -173,8 +173,9 @@ def is_usable(venv: Path) -> bool:
         str(python_of(venv)),
         "-ISc",
         "import os, sys; version = sys.version_info[:2];"
-        "place = os.path.join(sys.prefix, 'lib', 'python%d.%d' % version, 'site-packages');"
+        "place = os.path.join(sys.argv[1], 'lib', 'python%d.%d' % version, 'site-packages');"
         "sys.exit(version < (3, 11) or not os.path.isdir(place))",
+        str(venv),  # without site, which costs half the time, sys.prefix is not the environment's
     )
 
 
