@@ -286,7 +286,7 @@ class Messages:
         appended = await append_verb.append(
             self._database, as_id(conversation_id), drafts, _speaker(actor)
         )
-        return [_message(body) for body in appended.bodies]
+        return appended.messages()
 
     async def recent(
         self, conversation_id: UUID | str, *, limit: int = 15, actor: str | None = None

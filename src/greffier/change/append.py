@@ -2,28 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
-import msgspec
+import msgspec.json
 
+from greffier.errors import Gone
 from greffier.model import wire
 from greffier.model.draft import Checked, Speaker, check, check_all
 from greffier.model.limits import DEFAULT, Limits
-from greffier.model.message import Draft
+from greffier.model.message import Draft, Message
+from greffier.model.row import Row, Stored
 from greffier.store.database import Database
-from greffier.store.writer import Row, Stored
+
+_decode = msgspec.json.Decoder(Message).decode
 
 
-class Appended(msgspec.Struct, frozen=True, kw_only=True):
-    """What an append answers: the messages as they stand, and the conversation's rev then.
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What an append answers: the messages as they stand, and the rev that brought them.
 
-    ``created`` is false when every one was there before.  ``bodies`` are JSON objects.
+    ``created`` is false when every one was there before.
     """
 
-    bodies: list[bytes]
+    conversation_id: UUID
+    rows: Sequence[Row]
+    stored: Sequence[Stored]
     rev: int
     created: bool
+    #: JSON of those that were there before, as they stand now, by seq
+    earlier: Mapping[int, bytes]
+
+    def bodies(self) -> list[bytes]:
+        """The messages as the API shows them."""
+        return [
+            self.earlier[one.seq] if one.replayed else wire.message(self.conversation_id, row, one)
+            for row, one in zip(self.rows, self.stored, strict=True)
+        ]
+
+    def messages(self) -> list[Message]:
+        """The messages as values."""
+        return [
+            _decode(self.earlier[one.seq])
+            if one.replayed
+            else wire.value(self.conversation_id, row, one)
+            for row, one in zip(self.rows, self.stored, strict=True)
+        ]
 
 
 async def append(
@@ -68,30 +93,14 @@ async def append_checked(
         size=sum(one.size for one in checked),
         fresh=all(one.fresh for one in checked),
     )
-    bodies = [
-        b"" if one.replayed else wire.message(conversation_id, row, one)
-        for row, one in zip(rows, stored, strict=True)
-    ]
-    rev = max((one.rev or 0 for one in stored), default=0)
-    if any(one.replayed for one in stored):
-        rev = await _read_replayed(database, conversation_id, stored, bodies)
-    return Appended(bodies=bodies, rev=rev, created=not all(one.replayed for one in stored))
-
-
-async def _read_replayed(
-    database: Database,
-    conversation_id: UUID,
-    stored: Sequence[Stored],
-    bodies: list[bytes],
-) -> int:
-    """Fill in the messages that were there before, as they stand now."""
+    if not any(one.outcome == "replayed" for one in stored):
+        return Appended(conversation_id, rows, stored, stored[-1].rev, created=True, earlier={})
     seqs = [one.seq for one in stored if one.replayed]
     found = await database.read("messages_by_seq", conversation_id, seqs)
-    by_seq = {row["seq"]: row["body"] for row in found}
-    rev = 0
-    for index, one in enumerate(stored):
-        if one.replayed and one.seq in by_seq:
-            bodies[index] = by_seq[one.seq].encode()
-    for row in found:
-        rev = max(rev, row["rev"])
-    return rev
+    earlier = {row["seq"]: row["body"].encode() for row in found}
+    if len(earlier) < len(set(seqs)):
+        # Erased between the write and this read.
+        raise Gone
+    news = [one.rev for one in stored if not one.replayed]
+    rev = max([*news, *(row["rev"] for row in found)])
+    return Appended(conversation_id, rows, stored, rev, created=bool(news), earlier=earlier)

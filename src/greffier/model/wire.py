@@ -7,62 +7,24 @@ read; a test holds the two equal for every kind of message.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any
 from uuid import UUID
 
 import msgspec
 
+from greffier.model.message import Message, ToolCall
+from greffier.model.row import Row, Stored
+
 _encode = msgspec.json.Encoder().encode
-
-
-class _Said(Protocol):
-    @property
-    def id(self) -> UUID: ...
-    @property
-    def role(self) -> str: ...
-    @property
-    def author_name(self) -> str | None: ...
-    @property
-    def written_by(self) -> str: ...
-    @property
-    def content(self) -> str | None: ...
-    @property
-    def parts(self) -> str | None: ...
-    @property
-    def tool_calls(self) -> str | None: ...
-    @property
-    def tool_call_id(self) -> str | None: ...
-    @property
-    def name(self) -> str | None: ...
-    @property
-    def reasoning(self) -> str | None: ...
-    @property
-    def metadata(self) -> str | None: ...
-    @property
-    def said_at(self) -> datetime | None: ...
-
-
-class _Numbered(Protocol):
-    @property
-    def seq(self) -> int: ...
-    @property
-    def parent_seq(self) -> int | None: ...
-    @property
-    def rev(self) -> int | None: ...
-    @property
-    def created_at(self) -> datetime | None: ...
-    @property
-    def author_id(self) -> str | None: ...
 
 
 def rfc3339(at: datetime) -> str:
     """Write a time in UTC with microseconds, always of the same length."""
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f").rjust(26, "0") + "Z"
+    return at.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
-def message(conversation_id: UUID, row: _Said, stored: _Numbered) -> bytes:
+def message(conversation_id: UUID, row: Row, stored: Stored) -> bytes:
     """Encode a new message: what was said, and the numbers it got."""
-    created_at = stored.created_at
     return _encode(
         {
             "conversation_id": conversation_id,
@@ -81,7 +43,7 @@ def message(conversation_id: UUID, row: _Said, stored: _Numbered) -> bytes:
             "reasoning": row.reasoning,
             "status": "complete",
             "run_id": None,
-            "created_at": rfc3339(created_at) if created_at else None,
+            "created_at": rfc3339(stored.created_at),
             "said_at": rfc3339(row.said_at) if row.said_at else None,
             "edited_at": None,
             "deleted_at": None,
@@ -89,6 +51,35 @@ def message(conversation_id: UUID, row: _Said, stored: _Numbered) -> bytes:
             "metadata": _raw(row.metadata) or {},
         }
     )
+
+
+def value(conversation_id: UUID, row: Row, stored: Stored) -> Message:
+    """The same as a value."""
+    return Message(
+        conversation_id=conversation_id,
+        seq=stored.seq,
+        id=row.id,
+        parent_seq=stored.parent_seq,
+        role=row.role,  # type: ignore[arg-type]  # checked when it was a draft
+        author_id=stored.author_id,
+        author_name=row.author_name,
+        written_by=row.written_by,
+        content=row.content,
+        parts=_parts(row.parts) if row.parts else None,
+        tool_calls=_calls(row.tool_calls) if row.tool_calls else None,
+        tool_call_id=row.tool_call_id,
+        name=row.name,
+        reasoning=row.reasoning,
+        created_at=stored.created_at,
+        said_at=row.said_at.astimezone(UTC) if row.said_at else None,
+        rev=stored.rev,
+        metadata=_metadata(row.metadata) if row.metadata else {},
+    )
+
+
+_parts = msgspec.json.Decoder(list[dict[str, Any]]).decode
+_calls = msgspec.json.Decoder(list[ToolCall]).decode
+_metadata = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def _raw(document: str | None) -> msgspec.Raw | None:

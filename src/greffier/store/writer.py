@@ -22,13 +22,12 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
 
 from greffier.errors import Unavailable
+from greffier.model.row import Row, Stored
 from greffier.store import connection
 from greffier.store.refusals import refusal
 from greffier.store.slots import Revive, Slot
@@ -38,41 +37,11 @@ BATCH_MESSAGES = 250
 #: Bytes of text in one call, so that one commit stays short.
 BATCH_BYTES = 4 << 20
 #: Waiting messages from which the second worker joins.
-WIDE = 32
+WIDE = 64
 #: Conversations waited for at the same time.
 SIDE_CONNECTIONS = 4
 #: How long the side waits for a row before it lets another conversation try, in milliseconds.
 SIDE_LOCK_TIMEOUT = 2000
-
-
-class Row(NamedTuple):
-    """One message as the SQL functions take it, checked and hashed; JSON columns are texts."""
-
-    id: UUID
-    request_hash: UUID
-    role: str
-    author_id: str | None
-    author_name: str | None
-    written_by: str
-    content: str | None
-    parts: str | None
-    tool_calls: str | None
-    tool_call_id: str | None
-    name: str | None
-    reasoning: str | None
-    metadata: str | None
-    said_at: datetime | None
-
-
-class Stored(NamedTuple):
-    """What became of one message: its numbers when it is new, only its seq when it is a replay."""
-
-    replayed: bool
-    seq: int
-    parent_seq: int | None
-    rev: int | None
-    created_at: datetime | None
-    author_id: str | None
 
 
 @dataclass(slots=True, eq=False)
@@ -228,8 +197,11 @@ class Writer:
         first, second = self._queues
         if not self._busy[0] and (first or (second and not self._busy[1])):
             self._start(0)
-        if second and not self._busy[1] and not self._narrow and self._busy[0]:
+        elif self._busy[0] and not self._busy[1] and not self._narrow and self._many():
             self._start(1)
+
+    def _many(self) -> bool:
+        return len(self._queues[0]) + len(self._queues[1]) > WIDE
 
     def _start(self, worker: int) -> None:
         self._busy[worker] = True
@@ -239,11 +211,13 @@ class Writer:
 
     def _take(self, worker: int) -> list[Request]:
         """Take the next batch: in order, within the bounds, no message id twice."""
+        many = self._many()
         if worker == 0:
-            waiting = len(self._queues[0]) + len(self._queues[1])
-            self._narrow = not self._busy[1] and waiting <= WIDE
-            if not self._narrow and self._queues[1] and not self._busy[1]:
+            self._narrow = not self._busy[1] and not many
+            if many and not self._busy[1]:
                 self._start(1)
+        elif not many:
+            return []
         sources = self._queues if self._narrow and worker == 0 else (self._queues[worker],)
         batch: list[Request] = []
         ids: set[tuple[UUID, UUID]] = set()
@@ -326,7 +300,7 @@ class Writer:
                     raise
                 return
             else:
-                self._answer(batch, answers, replay=check)
+                self._answer(batch, answers)
                 return
 
     async def _call(
@@ -347,14 +321,14 @@ class Writer:
             APPEND_BATCH,
             0,
             [request.conversation_id for request in batch],
-            [request.actor for request in batch],
+            _used([request.actor for request in batch]),
             [len(request.rows) for request in batch],
-            *columns,
+            *map(_used, columns),
             check,
             wait,
         )
 
-    def _answer(self, batch: list[Request], answers: list[asyncpg.Record], *, replay: bool) -> None:
+    def _answer(self, batch: list[Request], answers: list[asyncpg.Record]) -> None:
         pressure = self.pressure
         pressure.batches += 1
         busy: list[Request] = []
@@ -364,13 +338,10 @@ class Writer:
             at += len(request.rows)
             outcome: str = mine[0][0]
             if outcome in ("stored", "replayed"):
-                stored = [
-                    Stored(row[0] == "replayed", row[1], row[2], row[3], row[4], row[5])
-                    for row in mine
-                ]
-                fresh = sum(not one.replayed for one in stored)
-                pressure.stored += fresh
-                pressure.replayed += len(stored) - fresh
+                stored = list(map(Stored._make, mine))
+                replayed = sum(one.outcome == "replayed" for one in stored)
+                pressure.stored += len(stored) - replayed
+                pressure.replayed += replayed
                 request.resolve(stored)
             elif outcome == "busy":
                 busy.append(request)
@@ -459,6 +430,11 @@ class Writer:
             messages += len(request.rows)
             size += request.size
         return batch
+
+
+def _used(column: Sequence[object]) -> Sequence[object] | None:
+    """Send a column that nobody uses as NULL, which unnest pads: the driver looks at each item."""
+    return None if column.count(None) == len(column) else column
 
 
 _ROW = "$3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16"

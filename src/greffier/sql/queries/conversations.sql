@@ -15,15 +15,15 @@ select case when exists (select from erased where conversation_id = $1) then 'go
 
 -- name: list_conversations
 -- $1 user, $2 epoch, $3 archived, $4 kind, $5 subject, $6/$7 cursor (updated_at, id), $8 how many.
--- A listing's listed_at is at most a minute behind its conversation's updated_at, so whoever is
--- among the $8 newest is not listed more than a minute before the $8th certain one: the index gives
+-- A listing's listed_at is at most ten minutes behind its conversation's updated_at, so whoever is
+-- among the $8 newest is not listed more than that before the $8th certain one: the index gives
 -- the candidates in order, and only they are sorted exactly.
 with certain as (
     select min(n.listed_at) as since, count(*) as many
     from (
         select l.listed_at from listings l
         where l.user_id = $1 and l.archived = $3 and l.removed_at is null
-          and l.listed_at <= $6::timestamptz - interval '1 minute'
+          and l.listed_at <= $6::timestamptz - interval '10 minutes'
           and ($4::text is null or l.kind = $4) and ($5::text is null or l.subject = $5)
         order by l.listed_at desc
         limit $8
@@ -37,7 +37,7 @@ from (
     where l.user_id = $1 and l.archived = $3 and l.removed_at is null
       and l.listed_at <= $6::timestamptz
       and l.listed_at >= case when certain.many < $8 then '-infinity'
-                              else certain.since - interval '1 minute' end
+                              else certain.since - interval '10 minutes' end
       and ($4::text is null or l.kind = $4) and ($5::text is null or l.subject = $5)
       and (c.updated_at, c.id) < ($6::timestamptz, $7::uuid)
     order by c.updated_at desc, c.id desc

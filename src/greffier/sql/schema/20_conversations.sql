@@ -29,7 +29,7 @@ create table conversations (
     -- Each message keeps the count up to itself, so a count over any stretch is a subtraction.
     said_total integer not null default 0,
     tool_total integer not null default 0,
-    -- the time under which its listings were last sorted, at most a minute behind updated_at
+    -- the time under which its listings were last sorted, at most ten minutes behind updated_at
     listed_at timestamptz not null
 ) with (fillfactor = 70);
 -- No index on anything an append changes: it would cost 12 % of it (no more HOT updates).
@@ -48,8 +48,8 @@ create table participants (
 ) with (fillfactor = 80);
 
 -- A user's list has its own small table, keyed by the user.  listed_at is a lower bound of the
--- conversation's updated_at, at most a minute old, so that an append touches it once a minute and
--- not every time; the query (queries/conversations.sql) sorts the last minute exactly.
+-- conversation's updated_at, at most ten minutes behind, so that an append touches it once in ten
+-- minutes and not every time; the query (queries/conversations.sql) sorts the rest exactly.
 create table listings (
     user_id text not null,
     conversation_id uuid not null,

@@ -8,7 +8,7 @@ create table messages (
     seq bigint not null,
     id uuid not null,
     -- the request that made it, hashed: the same id with another request is refused (kept by edits)
-    request_hash uuid,
+    request_hash bytea,
     -- the last seq on the active path when this was committed; null for a first message
     parent_seq bigint,
     role text not null check (role in ('user', 'assistant', 'tool', 'system')),
@@ -157,7 +157,10 @@ end $$;
 -- it is last_seq unless everything since the last rewind is still to come.
 create function path_end(p_path int8multirange, p_first bigint, p_last bigint) returns bigint
 language sql immutable parallel safe
-return upper(p_path * int8multirange(int8range(p_first, greatest(p_last, p_first - 1) + 1))) - 1;
+return case
+    when p_path = '{[1,)}' then nullif(p_last, p_first - 1)
+    else upper(p_path * int8multirange(int8range(p_first, greatest(p_last, p_first - 1) + 1))) - 1
+end;
 
 -- Promise: the message is on record under the next seq, or it was before (replayed), or nothing
 --          happened and outcome says why: busy (p_wait false and somebody holds the row), not-found,
@@ -166,7 +169,7 @@ return upper(p_path * int8multirange(int8range(p_first, greatest(p_last, p_first
 --          for this call, so that it need not be looked for.
 -- Locks:   the conversation's row.
 create function append_message_v1(
-    p_conversation_id uuid, p_actor text, p_id uuid, p_hash uuid, p_role text,
+    p_conversation_id uuid, p_actor text, p_id uuid, p_hash bytea, p_role text,
     p_author_id text, p_author_name text, p_written_by text, p_content text, p_parts json,
     p_tool_calls json, p_tool_call_id text, p_name text, p_reasoning text, p_metadata jsonb,
     p_said_at timestamptz, p_fresh boolean, p_wait boolean,
@@ -175,20 +178,25 @@ create function append_message_v1(
 )
 language plpgsql as $$
 declare
-    v conversations;
+    v record;
     v_now timestamptz;
-    v_hash uuid;
+    v_hash bytea;
     v_role text;
     v_said integer := is_said(p_role, p_content, p_parts)::integer;
     v_tool integer := is_tool_traffic(p_role, p_content, p_parts, p_tool_calls)::integer;
 begin
     if p_wait then
-        select * into v from conversations c where c.id = p_conversation_id for no key update;
+        select c.id, c.owner_id, c.kind, c.archived_at, c.updated_at, c.listed_at, c.last_seq, c.rev,
+            path_end(c.path, c.first_seq, c.last_seq) as path_end, c.said_total, c.tool_total
+        into v
+        from conversations c where c.id = p_conversation_id for no key update;
     else
-        select * into v from conversations c where c.id = p_conversation_id
-        for no key update skip locked;
+        select c.id, c.owner_id, c.kind, c.archived_at, c.updated_at, c.listed_at, c.last_seq, c.rev,
+            path_end(c.path, c.first_seq, c.last_seq) as path_end, c.said_total, c.tool_total
+        into v
+        from conversations c where c.id = p_conversation_id for no key update skip locked;
     end if;
-    if v.id is null then
+    if not found then
         outcome := absent_conversation(p_conversation_id);
         return;
     end if;
@@ -204,8 +212,7 @@ begin
         end if;
     end if;
     if not p_fresh then
-        select m.seq, m.parent_seq, m.rev, m.created_at, m.author_id, m.request_hash
-        into seq, parent_seq, rev, created_at, author_id, v_hash
+        select m.seq, m.request_hash into seq, v_hash
         from messages m where m.conversation_id = v.id and m.id = p_id;
         if found then
             outcome := case when v_hash = p_hash then 'replayed' else 'id-reused' end;
@@ -221,8 +228,7 @@ begin
     seq := v.last_seq + 1;
     rev := v.rev + 1;
     created_at := v_now;
-    parent_seq := case when v.path = '{[1,)}' then nullif(v.last_seq, 0)
-                       else path_end(v.path, v.first_seq, v.last_seq) end;
+    parent_seq := v.path_end;
     author_id := coalesce(
         p_author_id, case when v.kind = 'assistant' and p_role = 'user' then v.owner_id end);
     insert into messages (
@@ -230,18 +236,20 @@ begin
         content, parts, tool_calls, tool_call_id, name, reasoning, created_at, said_at, rev,
         said_no, tool_no, metadata
     ) values (
-        v.id, v.last_seq + 1, p_id, p_hash, append_message_v1.parent_seq, p_role,
+        v.id, append_message_v1.seq, p_id, p_hash, append_message_v1.parent_seq, p_role,
         append_message_v1.author_id, p_author_name, p_written_by, p_content, p_parts, p_tool_calls,
-        p_tool_call_id, p_name, p_reasoning, v_now, p_said_at, v.rev + 1,
+        p_tool_call_id, p_name, p_reasoning, v_now, p_said_at, append_message_v1.rev,
         v.said_total + v_said, v.tool_total + v_tool, p_metadata
     );
     update conversations c set
-        last_seq = c.last_seq + 1, rev = c.rev + 1, message_count = c.message_count + 1,
-        said_total = c.said_total + v_said, tool_total = c.tool_total + v_tool,
+        last_seq = append_message_v1.seq, rev = append_message_v1.rev,
+        message_count = c.message_count + 1,
+        said_total = v.said_total + v_said, tool_total = v.tool_total + v_tool,
         updated_at = v_now,
-        listed_at = case when v_now > v.listed_at + interval '1 minute' then v_now else v.listed_at end
+        listed_at = case
+            when v_now > v.listed_at + interval '10 minutes' then v_now else v.listed_at end
     where c.id = v.id;
-    if v_now > v.listed_at + interval '1 minute' then
+    if v_now > v.listed_at + interval '10 minutes' then
         perform touch_listings_v1(array[v.id], v_now);
     end if;
 end $$;
@@ -268,7 +276,7 @@ end;
 -- Locks:   conversation rows by id.
 create function append_batch_v1(
     p_route integer, p_conversation_ids uuid[], p_actors text[], p_sizes integer[],
-    p_ids uuid[], p_hashes uuid[], p_roles text[], p_author_ids text[], p_author_names text[],
+    p_ids uuid[], p_hashes bytea[], p_roles text[], p_author_ids text[], p_author_names text[],
     p_written_by text[], p_contents text[], p_parts text[], p_tool_calls text[],
     p_tool_call_ids text[], p_names text[], p_reasonings text[], p_metadata text[],
     p_said_at timestamptz[], p_check boolean, p_wait boolean
@@ -276,170 +284,192 @@ create function append_batch_v1(
     outcome text, seq bigint, parent_seq bigint, rev bigint, created_at timestamptz, author_id text
 )
 language plpgsql rows 100 as $$
+#variable_conflict use_column
 declare
     v_now timestamptz := clock_timestamp();
-    v_wanted uuid[] := array(select distinct unnest(p_conversation_ids));
     -- the locked conversations
-    v_locked conversations[];
-    -- by request: why it is refused, null when it is not
-    v_refused text[];
-    -- by message
-    v_request integer[];
-    v_known_seq bigint[];
-    v_found bigint;
-    v_hash uuid;
-    v_seq bigint[];
-    v_parent bigint[];
+    v_id uuid[];
+    v_owner text[];
+    v_assistant boolean[];
+    v_archived boolean[];
+    v_last bigint[];
+    v_end bigint[];
     v_rev bigint[];
-    v_at timestamptz[];
-    v_author text[];
+    v_updated timestamptz[];
+    v_listed timestamptz[];
     v_said integer[];
     v_tool integer[];
-    v_stale uuid[];
+    -- by message: which request it belongs to, and its seq when it is there already
+    v_request integer[];
+    v_known bigint[];
+    -- by request: why it is refused; null when none is
+    v_refused text[];
+    v_seq bigint;
+    v_hash bytea;
 begin
+    -- The rows are locked by an inner query in the order of their ids, and read after the lock.
     if p_wait then
-        v_locked := array(
-            select c from conversations c where c.id = any (v_wanted) order by c.id for no key update);
+        select array_agg(c.id), array_agg(c.owner_id), array_agg(c.kind = 'assistant'),
+            array_agg(c.archived_at is not null), array_agg(c.last_seq), array_agg(c.path_end),
+            array_agg(c.rev), array_agg(c.updated_at), array_agg(c.listed_at),
+            array_agg(c.said_total), array_agg(c.tool_total)
+        into v_id, v_owner, v_assistant, v_archived, v_last, v_end, v_rev, v_updated, v_listed,
+            v_said, v_tool
+        from (
+            select *, path_end(path, first_seq, last_seq) as path_end
+            from conversations where id = any (p_conversation_ids) order by id for no key update
+        ) c;
     else
-        v_locked := array(
-            select c from conversations c where c.id = any (v_wanted) order by c.id
-            for no key update skip locked);
+        select array_agg(c.id), array_agg(c.owner_id), array_agg(c.kind = 'assistant'),
+            array_agg(c.archived_at is not null), array_agg(c.last_seq), array_agg(c.path_end),
+            array_agg(c.rev), array_agg(c.updated_at), array_agg(c.listed_at),
+            array_agg(c.said_total), array_agg(c.tool_total)
+        into v_id, v_owner, v_assistant, v_archived, v_last, v_end, v_rev, v_updated, v_listed,
+            v_said, v_tool
+        from (
+            select *, path_end(path, first_seq, last_seq) as path_end
+            from conversations where id = any (p_conversation_ids) order by id
+            for no key update skip locked
+        ) c;
     end if;
     v_request := array(
         select r.n from unnest(p_sizes) with ordinality as r (size, n), generate_series(1, r.size)
         order by r.n);
 
-    -- Who may not, and what is not there.  Members, and a room's owner, speak for themselves only:
-    -- role user.  An assistant conversation's owner writes any role; a null actor is the service.
-    v_refused := array(
-        select case
-            when c.id is null then absent_conversation(r.conversation_id)
-            when r.actor is null or (r.actor = c.owner_id and c.kind = 'assistant') then null
-            else (
-                select case
-                    when p.role is null then 'not-found'
-                    when p.role = 'viewer' or exists (
-                        select from unnest(p_roles, v_request) as m (role, request)
-                        where m.request = r.n and m.role <> 'user') then 'forbidden'
-                end
-                from (select) one
-                left join participants p on p.conversation_id = r.conversation_id
-                    and p.user_id = r.actor and p.left_at is null)
-        end
-        from unnest(p_conversation_ids, p_actors) with ordinality as r (conversation_id, actor, n)
-        left join unnest(v_locked) c on c.id = r.conversation_id
-        order by r.n);
+    -- The usual case refuses nobody: the service, or owners in their assistant conversations.
+    if exists (
+        select
+        from unnest(p_conversation_ids, p_actors) as r (conversation_id, actor)
+        left join unnest(v_id, v_owner, v_assistant) as c (id, owner, assistant)
+            on c.id = r.conversation_id
+        where c.id is null or (r.actor is not null and not (r.actor = c.owner and c.assistant))
+    ) then
+        -- Members, and a room's owner, speak for themselves only: role user.
+        v_refused := array(
+            select case
+                when c.id is null then absent_conversation(r.conversation_id)
+                when r.actor is null or (r.actor = c.owner and c.assistant) then null
+                when p.role is null then 'not-found'
+                when p.role = 'viewer' or exists (
+                    select from unnest(p_roles, v_request) as m (role, request)
+                    where m.request = r.n and m.role <> 'user') then 'forbidden'
+            end
+            from unnest(p_conversation_ids, p_actors) with ordinality as r (conversation_id, actor, n)
+            left join unnest(v_id, v_owner, v_assistant) as c (id, owner, assistant)
+                on c.id = r.conversation_id
+            left join participants p on p.conversation_id = r.conversation_id
+                and p.user_id = r.actor and p.left_at is null
+            order by r.n);
+    end if;
 
     if p_check then
-        -- One index probe per id: a join through unnest may read a whole conversation instead
-        -- (43 ms for 0.3) when the planner thinks it small.
-        v_known_seq := array_fill(null::bigint, array[cardinality(p_ids)]);
+        -- One index probe per id, after the lock, so that whatever an earlier holder committed is
+        -- seen.  A join through unnest may read a whole conversation instead (43 ms for 0.3).
+        v_known := array_fill(null::bigint, array[cardinality(p_ids)]);
         for i in 1 .. cardinality(p_ids) loop
-            if v_refused[v_request[i]] is null then
-                select m.seq, m.request_hash into v_found, v_hash
-                from messages m
-                where m.conversation_id = p_conversation_ids[v_request[i]] and m.id = p_ids[i];
-                v_known_seq[i] := v_found;
-                if v_found is not null and v_hash is distinct from p_hashes[i] then
+            continue when v_refused[v_request[i]] is not null;
+            select m.seq, m.request_hash into v_seq, v_hash
+            from messages m
+            where m.conversation_id = p_conversation_ids[v_request[i]] and m.id = p_ids[i];
+            if found then
+                v_known[i] := v_seq;
+                if v_hash is distinct from p_hashes[i] then
+                    v_refused := coalesce(
+                        v_refused, array_fill(null::text, array[cardinality(p_sizes)]));
                     v_refused[v_request[i]] := 'id-reused';
                 end if;
             end if;
         end loop;
     end if;
 
-    -- An archived conversation still answers for what it has, and takes nothing new.
-    if exists (select from unnest(v_locked) c where c.archived_at is not null) then
+    if true = any (v_archived) then
+        -- An archived conversation still answers for what it has, and takes nothing new.
         v_refused := array(
             select case
                 when v_refused[r.n] is not null then v_refused[r.n]
-                when c.archived_at is not null and exists (
+                when c.archived and exists (
                     select from unnest(v_request) with ordinality as m (request, n)
-                    where m.request = r.n and v_known_seq[m.n] is null) then 'archived'
+                    where m.request = r.n and v_known[m.n] is null) then 'archived'
             end
             from unnest(p_conversation_ids) with ordinality as r (conversation_id, n)
-            left join unnest(v_locked) c on c.id = r.conversation_id
+            left join unnest(v_id, v_archived) as c (id, archived) on c.id = r.conversation_id
             order by r.n);
     end if;
 
-    -- Number what is new.
-    select array_agg(x.seq order by x.n), array_agg(x.parent order by x.n),
-           array_agg(x.rev order by x.n), array_agg(x.at order by x.n),
-           array_agg(x.author order by x.n), array_agg(x.said order by x.n),
-           array_agg(x.tool order by x.n)
-    into v_seq, v_parent, v_rev, v_at, v_author, v_said, v_tool
-    from (
-        select y.n, c.last_seq + y.place as seq,
-            case when y.place > 1 then c.last_seq + y.place - 1
-                 when c.path = '{[1,)}' then nullif(c.last_seq, 0)
-                 else path_end(c.path, c.first_seq, c.last_seq) end as parent,
-            c.rev + y.change as rev,
-            greatest(v_now, c.updated_at) as at,
-            coalesce(y.author_id, case when c.kind = 'assistant' and y.role = 'user' then c.owner_id end)
-                as author,
-            c.said_total + y.said as said, c.tool_total + y.tool as tool
-        from (
-            select m.n, m.role, m.author_id, p_conversation_ids[m.request] as conversation_id,
-                row_number() over w as place, dense_rank() over (
-                    partition by p_conversation_ids[m.request] order by m.request) as change,
-                sum(is_said(m.role, m.content, m.parts::json)::integer) over w as said,
-                sum(is_tool_traffic(m.role, m.content, m.parts::json, m.calls::json)::integer) over w as tool
-            from unnest(v_request, p_roles, p_author_ids, p_contents, p_parts, p_tool_calls)
-                with ordinality as m (request, role, author_id, content, parts, calls, n)
-            where v_refused[m.request] is null and v_known_seq[m.n] is null
-            window w as (partition by p_conversation_ids[m.request] order by m.n)
-        ) y
-        join unnest(v_locked) c on c.id = y.conversation_id
-        union all
-        select m.n, null, null, null, null, null, null, null
-        from unnest(v_request) with ordinality as m (request, n)
-        where not (v_refused[m.request] is null and v_known_seq[m.n] is null)
-    ) x;
-
-    insert into messages (
-        conversation_id, seq, id, request_hash, parent_seq, role, author_id, author_name, written_by,
-        content, parts, tool_calls, tool_call_id, name, reasoning, created_at, said_at, rev,
-        said_no, tool_no, metadata
-    )
-    select p_conversation_ids[m.request], m.seq, m.id, m.hash, m.parent, m.role, m.author,
-        m.author_name, m.written_by, m.content, m.parts::json, m.tool_calls::json, m.tool_call_id,
-        m.name, m.reasoning, m.at, m.said_at, m.rev, m.said, m.tool, m.metadata::jsonb
-    from unnest(
-        v_request, v_seq, p_ids, p_hashes, v_parent, p_roles, v_author, p_author_names, p_written_by,
-        p_contents, p_parts, p_tool_calls, p_tool_call_ids, p_names, p_reasonings, v_at, p_said_at,
-        v_rev, v_said, v_tool, p_metadata
-    ) as m (
-        request, seq, id, hash, parent, role, author, author_name, written_by, content, parts,
-        tool_calls, tool_call_id, name, reasoning, at, said_at, rev, said, tool, metadata
-    )
-    where m.seq is not null;
-
-    update conversations c set
-        last_seq = g.seq, rev = g.rev, message_count = c.message_count + g.many,
-        said_total = g.said, tool_total = g.tool, updated_at = g.at,
-        listed_at = case when g.at > c.listed_at + interval '1 minute' then g.at else c.listed_at end
-    from (
-        select p_conversation_ids[m.request] as id, max(m.seq) as seq, max(m.rev) as rev,
-            max(m.at) as at, max(m.said) as said, max(m.tool) as tool, count(*) as many
-        from unnest(v_request, v_seq, v_rev, v_at, v_said, v_tool)
-            as m (request, seq, rev, at, said, tool)
-        where m.seq is not null
-        group by 1
-    ) g
-    where c.id = g.id and c.id = any (v_wanted);
-
-    if exists (select from unnest(v_locked) c where v_now > c.listed_at + interval '1 minute') then
-        select array_agg(distinct c.id) into v_stale
-        from unnest(v_request, v_seq, v_at) as m (request, seq, at)
-        join unnest(v_locked) c on c.id = p_conversation_ids[m.request]
-        where m.seq is not null and m.at > c.listed_at + interval '1 minute';
-        perform touch_listings_v1(v_stale, v_now);
-    end if;
-
     return query
-        select coalesce(v_refused[m.request], case when m.seq is null then 'replayed' else 'stored' end),
-            coalesce(m.seq, case when v_refused[m.request] is null then v_known_seq[m.n] end),
-            m.parent, m.rev, m.at, m.author
-        from unnest(v_request, v_seq, v_parent, v_rev, v_at, v_author)
-            with ordinality as m (request, seq, parent, rev, at, author, n)
+        with asked as (
+            select m.*, p_conversation_ids[m.request] as conversation_id,
+                v_refused[m.request] is null and v_known[m.n] is null as is_new,
+                is_said(m.role, m.content, m.parts)::integer as says,
+                is_tool_traffic(m.role, m.content, m.parts, m.tool_calls)::integer as works
+            from unnest(
+                v_request, p_ids, p_hashes, p_roles, p_author_ids, p_author_names, p_written_by,
+                p_contents, p_parts::json[], p_tool_calls::json[], p_tool_call_ids, p_names,
+                p_reasonings, p_metadata::jsonb[], p_said_at
+            ) with ordinality as m (
+                request, id, hash, role, author_id, author_name, written_by,
+                content, parts, tool_calls, tool_call_id, name,
+                reasoning, metadata, said_at, n
+            )
+        ), numbered as materialized (
+            select a.*,
+                c.last + row_number() over w as seq,
+                case when row_number() over w = 1 then c.path_end
+                     else c.last + row_number() over w - 1 end as parent,
+                c.rev + dense_rank() over (
+                    partition by a.conversation_id, a.is_new order by a.request) as rev,
+                greatest(v_now, c.updated) as at,
+                coalesce(
+                    a.author_id, case when c.assistant and a.role = 'user' then c.owner end) as author,
+                c.said + sum(a.says) over w as said_no,
+                c.tool + sum(a.works) over w as tool_no
+            from asked a
+            left join unnest(v_id, v_owner, v_assistant, v_last, v_end, v_rev, v_updated, v_said, v_tool)
+                as c (id, owner, assistant, last, path_end, rev, updated, said, tool)
+                on c.id = a.conversation_id
+            window w as (partition by a.conversation_id, a.is_new order by a.n)
+        ), inserted as (
+            insert into messages (
+                conversation_id, seq, id, request_hash, parent_seq, role, author_id, author_name,
+                written_by, content, parts, tool_calls, tool_call_id, name, reasoning, created_at,
+                said_at, rev, said_no, tool_no, metadata
+            )
+            select m.conversation_id, m.seq, m.id, m.hash, m.parent, m.role, m.author, m.author_name,
+                m.written_by, m.content, m.parts, m.tool_calls, m.tool_call_id, m.name, m.reasoning,
+                m.at, m.said_at, m.rev, m.said_no, m.tool_no, m.metadata
+            from numbered m
+            where m.is_new
+        ), counted as (
+            update conversations c set
+                last_seq = g.seq, rev = g.rev, message_count = c.message_count + g.many,
+                said_total = g.said, tool_total = g.tool, updated_at = g.at,
+                listed_at = case
+                    when g.at > c.listed_at + interval '10 minutes' then g.at else c.listed_at end
+            from (
+                select m.conversation_id as id, max(m.seq) as seq, max(m.rev) as rev, max(m.at) as at,
+                    max(m.said_no) as said, max(m.tool_no) as tool, count(*) as many
+                from numbered m
+                where m.is_new
+                group by m.conversation_id
+            ) g
+            where c.id = g.id and c.id = any (p_conversation_ids)
+        )
+        select
+            case when m.is_new then 'stored' else coalesce(v_refused[m.request], 'replayed') end,
+            case when m.is_new then m.seq when v_refused[m.request] is null then v_known[m.n] end,
+            case when m.is_new then m.parent end,
+            case when m.is_new then m.rev end,
+            case when m.is_new then m.at end,
+            case when m.is_new then m.author end
+        from numbered m
         order by m.n;
+
+    if exists (select from unnest(v_listed) at where v_now > at + interval '10 minutes') then
+        perform touch_listings_v1(array(
+            select c.id
+            from unnest(v_id, v_listed) as old (id, listed_at)
+            join conversations c on c.id = old.id
+            where c.listed_at <> old.listed_at
+        ), v_now);
+    end if;
 end $$;
