@@ -29,6 +29,9 @@ create table conversations (
     -- Each message keeps the count up to itself, so a count over any stretch is a subtraction.
     said_total integer not null default 0,
     tool_total integer not null default 0,
+    -- the rev that last changed the path, and the one that last changed people or their marks
+    path_rev bigint not null default 0,
+    people_rev bigint not null default 1,
     -- the time under which its listings were last sorted, at most ten minutes behind updated_at
     listed_at timestamptz not null
 ) with (fillfactor = 70);
