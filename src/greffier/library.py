@@ -9,6 +9,7 @@ Calls on behalf of a user take ``actor=``; without it the caller is the service.
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
@@ -20,12 +21,20 @@ import msgspec
 
 from greffier.change import append as append_verb
 from greffier.change import conversation as conversation_verbs
+from greffier.change import feedback as feedback_verbs
+from greffier.change import message as message_verbs
+from greffier.change import path as path_verbs
+from greffier.change import people as people_verbs
+from greffier.change import subject as subject_verbs
+from greffier.change.feedback import Feedback
+from greffier.change.people import Invited, Mark
 from greffier.embedded import default_data_dir, open_cluster
 from greffier.errors import Invalid
 from greffier.model.conversation import (
     Conversation,
     ConversationPatch,
     Kind,
+    MemberRole,
     NewConversation,
     NewParticipant,
 )
@@ -37,8 +46,12 @@ from greffier.model.tokens import TokenCounter, estimate
 from greffier.read import context as context_read
 from greffier.read import conversations as conversation_reads
 from greffier.read import export as export_read
+from greffier.read import history as history_reads
 from greffier.read import pages as page_reads
+from greffier.read import people as people_reads
 from greffier.read import stats as stats_read
+from greffier.read.history import Branch, Version
+from greffier.read.people import Participant, Reader
 from greffier.read.stats import Stats
 from greffier.store.database import Database, open_database
 
@@ -183,6 +196,89 @@ class Conversations:
         """Erase it with everything in it; only its id is remembered, as gone."""
         await conversation_verbs.erase(self._database, as_id(conversation_id), actor)
 
+    async def branches(
+        self, conversation_id: UUID | str, *, actor: str | None = None
+    ) -> builtins.list[Branch]:
+        """List the paths that were left by rewinding, the last left first."""
+        return await history_reads.branches(self._database, as_id(conversation_id), actor)
+
+    async def activate(
+        self,
+        conversation_id: UUID | str,
+        branch_id: UUID | str,
+        *,
+        actor: str | None = None,
+    ) -> int:
+        """Make a branch the active path; the present one becomes a branch.  Returns the rev."""
+        found = as_id(conversation_id)
+        return await path_verbs.activate(self._database, found, as_id(branch_id), actor)
+
+    async def participants(
+        self, conversation_id: UUID | str, *, actor: str | None = None
+    ) -> builtins.list[Participant]:
+        """List who is in it, in the order they came."""
+        return await people_reads.participants(self._database, as_id(conversation_id), actor)
+
+    async def join(
+        self,
+        conversation_id: UUID | str,
+        user: str,
+        *,
+        role: MemberRole = "member",
+        actor: str | None = None,
+    ) -> int:
+        """Bring somebody in, or change their role; ``owner`` hands a room over.  Returns the rev."""
+        found = as_id(conversation_id)
+        return await people_verbs.set_participant(self._database, found, user, role, actor)
+
+    async def leave(
+        self, conversation_id: UUID | str, user: str, *, actor: str | None = None
+    ) -> int:
+        """Take somebody out; from this rev on they see nothing more.  Returns the rev."""
+        found = as_id(conversation_id)
+        return await people_verbs.remove_participant(self._database, found, user, actor)
+
+    async def invite(
+        self,
+        conversation_id: UUID | str,
+        *,
+        role: MemberRole = "member",
+        expires_in: float | None = None,
+        max_uses: int | None = None,
+        actor: str | None = None,
+    ) -> Invited:
+        """Make an invitation; its token is given this once and never stored."""
+        return await people_verbs.invite(
+            self._database,
+            as_id(conversation_id),
+            actor,
+            role=role,
+            expires_in=expires_in,
+            max_uses=max_uses,
+        )
+
+    async def accept(self, token: str, *, user: str) -> Conversation:
+        """Join by an invitation's token."""
+        found = await people_verbs.accept(self._database, token, user)
+        return await self.get(found, actor=user)
+
+    async def read(self, conversation_id: UUID | str, seq: int, *, user: str) -> Mark:
+        """Move a user's mark forward, never back, at most to the last message."""
+        return await people_verbs.read_upto(self._database, as_id(conversation_id), user, seq)
+
+    async def rate(
+        self,
+        conversation_id: UUID | str,
+        rating: int,
+        *,
+        user: str,
+        seq: int | None = None,
+        comment: str | None = None,
+    ) -> Feedback:
+        """Give one's feedback, 1 or -1, on a message or (without ``seq``) on the conversation."""
+        found = as_id(conversation_id)
+        return await feedback_verbs.rate(self._database, found, seq, user, rating, comment)
+
     async def stats(self, conversation_id: UUID | str, *, actor: str | None = None) -> Stats:
         """Count what was said in it."""
         return await stats_read.stats(self._database, as_id(conversation_id), actor)
@@ -319,6 +415,66 @@ class Messages:
         body, _ = await page_reads.one(self._database, as_id(conversation_id), actor, seq)
         return _message(body)
 
+    async def edit(
+        self,
+        conversation_id: UUID | str,
+        seq: int,
+        content: str,
+        *,
+        if_rev: int | None = None,
+        actor: str | None = None,
+    ) -> Message:
+        """Give a message a new text; the earlier one stays among its versions.
+
+        Raises:
+            NotFound, Forbidden, Stale, Archived, Invalid, Unavailable: See the errors.
+        """
+        found = as_id(conversation_id)
+        await message_verbs.edit(
+            self._database, found, seq, content, _speaker(actor), if_rev=if_rev
+        )
+        return await self.get(found, seq, actor=actor)
+
+    async def delete(
+        self,
+        conversation_id: UUID | str,
+        seq: int,
+        *,
+        erase: bool = False,
+        actor: str | None = None,
+    ) -> int:
+        """Delete a message, or erase it: then its content is nowhere any more.
+
+        Returns:
+            The conversation's rev afterwards.
+        """
+        return await message_verbs.delete(
+            self._database, as_id(conversation_id), seq, actor, erase=erase
+        )
+
+    async def versions(
+        self, conversation_id: UUID | str, seq: int, *, actor: str | None = None
+    ) -> builtins.list[Version]:
+        """List the earlier texts of an edited message, oldest first."""
+        return await history_reads.versions(self._database, as_id(conversation_id), actor, seq)
+
+    async def rewind(
+        self, conversation_id: UUID | str, *, after_seq: int, actor: str | None = None
+    ) -> int:
+        """Take everything after a message off the active path; it stays on record as a branch.
+
+        Returns:
+            How many undeleted messages left the path.
+        """
+        done = await path_verbs.rewind(self._database, as_id(conversation_id), after_seq, actor)
+        return done.removed
+
+    async def readers(
+        self, conversation_id: UUID | str, seq: int, *, actor: str | None = None
+    ) -> builtins.list[Reader]:
+        """Say who has read a message, and when; never its author."""
+        return await people_reads.readers(self._database, as_id(conversation_id), actor, seq)
+
     async def _page(
         self, conversation_id: UUID | str, where: page_reads.Where, actor: str | None
     ) -> Page:
@@ -333,6 +489,28 @@ class Greffier:
         self.database = database
         self.conversations = Conversations(database)
         self.messages = Messages(database)
+
+    async def say(
+        self,
+        subject: str,
+        content: str,
+        *,
+        user: str,
+        id: UUID | str | None = None,  # noqa: A002 - the contract's name
+        agent: UUID | str | None = None,
+    ) -> Message:
+        """Append words to the user's active conversation on a subject, made if there is none."""
+        draft = Draft(id=None if id is None else as_id(id), content=content)
+        said = await subject_verbs.say(
+            self.database,
+            subject,
+            draft,
+            user,
+            _speaker(user),
+            agent_id=None if agent is None else as_id(agent, "/agent_id"),
+        )
+        (message,) = said.appended.messages()
+        return message
 
     async def context(
         self,

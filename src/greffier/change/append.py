@@ -34,6 +34,30 @@ class Appended:
     #: JSON of those that were there before, as they stand now, by seq
     earlier: Mapping[int, bytes]
 
+    @classmethod
+    async def complete(
+        cls,
+        database: Database,
+        conversation_id: UUID,
+        rows: Sequence[Row],
+        stored: Sequence[Stored],
+    ) -> Appended:
+        """Make the answer; messages that were there before are read as they stand now.
+
+        Raises:
+            Gone: Their conversation was erased between the write and this read.
+        """
+        seqs = [one.seq for one in stored if one.outcome == "replayed"]
+        if not seqs:
+            return cls(conversation_id, rows, stored, stored[-1].rev, created=True, earlier={})
+        found = await database.read("messages_by_seq", conversation_id, seqs)
+        earlier = {row["seq"]: row["body"].encode() for row in found}
+        if len(earlier) < len(set(seqs)):
+            raise Gone
+        news = [one.rev for one in stored if not one.replayed]
+        rev = max([*news, *(row["rev"] for row in found)])
+        return cls(conversation_id, rows, stored, rev, created=bool(news), earlier=earlier)
+
     def bodies(self) -> list[bytes]:
         """The messages as the API shows them."""
         return [
@@ -93,14 +117,4 @@ async def append_checked(
         size=sum(one.size for one in checked),
         fresh=all(one.fresh for one in checked),
     )
-    if not any(one.outcome == "replayed" for one in stored):
-        return Appended(conversation_id, rows, stored, stored[-1].rev, created=True, earlier={})
-    seqs = [one.seq for one in stored if one.replayed]
-    found = await database.read("messages_by_seq", conversation_id, seqs)
-    earlier = {row["seq"]: row["body"].encode() for row in found}
-    if len(earlier) < len(set(seqs)):
-        # Erased between the write and this read.
-        raise Gone
-    news = [one.rev for one in stored if not one.replayed]
-    rev = max([*news, *(row["rev"] for row in found)])
-    return Appended(conversation_id, rows, stored, rev, created=bool(news), earlier=earlier)
+    return await Appended.complete(database, conversation_id, rows, stored)

@@ -62,5 +62,5 @@ async def stats(database: Database, conversation_id: UUID, reader: str | None) -
         first_at=row["first_at"],
         last_at=row["last_at"],
         response_seconds=Quantiles(row["p50"], row["p95"]),
-        feedback=FeedbackCounts(0, 0),
+        feedback=FeedbackCounts(row["up"], row["down"]),
     )

@@ -59,17 +59,12 @@ from messages m where m.conversation_id = $1 and m.seq = any ($2);
 -- name: stretch_counts
 -- $1 conversation, $2 reader: said and tool-traffic messages on the active path that are not
 -- deleted.  Each message keeps its running number, so a stretch costs two look-ups; the deleted are
--- subtracted one by one through their own index.
+-- subtracted one by one through their own index, by their numbers too, for an erased one shows no
+-- more what it was.
 select
     c.history_limit, c.rev,
-    coalesce(sum(r.said), 0)::bigint - coalesce((
-        select count(*) filter (where is_said(d.role, d.content, d.parts))
-        from messages d
-        where d.conversation_id = $1 and d.deleted_at is not null and d.seq <@ c.path), 0) as said,
-    coalesce(sum(r.tool), 0)::bigint - coalesce((
-        select count(*) filter (where is_tool_traffic(d.role, d.content, d.parts, d.tool_calls))
-        from messages d
-        where d.conversation_id = $1 and d.deleted_at is not null and d.seq <@ c.path), 0) as tool
+    coalesce(sum(r.said), 0)::bigint - coalesce(min(d.said), 0)::bigint as said,
+    coalesce(sum(r.tool), 0)::bigint - coalesce(min(d.tool), 0)::bigint as tool
 from conversations c
 left join lateral (
     select hi.said_no - coalesce(lo.said_no, 0) as said, hi.tool_no - coalesce(lo.tool_no, 0) as tool
@@ -82,6 +77,15 @@ left join lateral (
         select m.said_no, m.tool_no from messages m
         where m.conversation_id = $1 and m.seq = lower(x) - 1 limit 1) lo on true
 ) r on true
+cross join lateral (
+    select sum(d.said_no - coalesce(before.said_no, 0)) as said,
+        sum(d.tool_no - coalesce(before.tool_no, 0)) as tool
+    from messages d
+    left join lateral (
+        select m.said_no, m.tool_no from messages m
+        where m.conversation_id = $1 and m.seq = d.seq - 1 limit 1) before on true
+    where d.conversation_id = $1 and d.deleted_at is not null and d.seq <@ c.path
+) d
 where c.id = $1
   and ($2::text is null or exists (
       select from participants p
@@ -108,6 +112,8 @@ with conversation as (
 )
 select
     (select count(*) from conversation) > 0 as visible,
+    (select count(*) from feedback f where f.conversation_id = $1 and f.rating = 1) as up,
+    (select count(*) from feedback f where f.conversation_id = $1 and f.rating = -1) as down,
     count(*) filter (where role = 'user') as "user",
     count(*) filter (where role = 'assistant') as assistant,
     count(*) filter (where role = 'tool') as tool,
