@@ -227,7 +227,7 @@ class Conversations:
         role: MemberRole = "member",
         actor: str | None = None,
     ) -> int:
-        """Bring somebody in, or change their role; ``owner`` hands a room over.  Returns the rev."""
+        """Bring somebody in or change their role; ``owner`` hands a room over.  Returns the rev."""
         found = as_id(conversation_id)
         return await people_verbs.set_participant(self._database, found, user, role, actor)
 
