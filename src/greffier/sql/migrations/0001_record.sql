@@ -1,0 +1,1864 @@
+-- The record, as it is today.  Read the files in the order of their numbers; each holds one topic:
+-- its tables, then the functions that change them.  Reads are plain queries in ../queries.
+--
+-- Names: p_ parameters, v_ variables, _v1 the version of a function (a changed meaning is a new
+-- function, so that servers of two releases can share a database).
+--
+-- Locks, always in this order: subject slot, conversation rows by id, users by id.  What hangs on a
+-- conversation (its messages, participants, listings) is written under its row lock and needs none.
+--
+-- Refusals have an SQLSTATE of their own; greffier/errors.py maps them:
+--   GR403 forbidden   GR404 not-found   GR409 id-reused     GR410 gone          GR412 stale
+--   GR419 archived    GR422 validation  GR429 subject-taken GR439 agent-fixed   GR449 run-active
+--
+-- Everything keyed by a conversation leads its keys with conversation_id and has no foreign key
+-- to another table: a foreign key on messages costs 17 % of an append, and the UPDATE of the
+-- conversation's counters proves that it exists.
+
+create schema if not exists greffier;
+set search_path = greffier;
+
+-- Which conversations one statement may touch together.  One group on plain PostgreSQL; on a
+-- distributed database this becomes the shard group, and the writer batches by it.
+create function route(p_conversation_id uuid) returns integer
+language sql immutable parallel safe
+return 0;
+
+-- A time as the API shows it: RFC 3339, UTC, microseconds, always of the same length.
+create function rfc3339(p_at timestamptz) returns text
+language sql stable parallel safe
+return to_char(p_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
+
+-- The first bytes of a text, at most p_bytes, never half a character.
+create function cut_text(p_text text, p_bytes integer) returns text
+language plpgsql immutable parallel safe as $$
+declare
+    v_bytes bytea;
+    v_end integer := p_bytes;
+begin
+    if octet_length(p_text) <= p_bytes then
+        return p_text;
+    end if;
+    v_bytes := convert_to(left(p_text, p_bytes), 'UTF8');
+    if length(v_bytes) <= p_bytes then
+        return left(p_text, p_bytes);
+    end if;
+    -- A byte 10xxxxxx continues a character: step back until the cut falls before a first byte.
+    while get_byte(v_bytes, v_end) & 192 = 128 loop
+        v_end := v_end - 1;
+    end loop;
+    return convert_from(substring(v_bytes from 1 for v_end), 'UTF8');
+end $$;
+
+-- Which history of the database this is.  The epoch changes when the system identifier or the
+-- timeline does (a restore, a promotion) and when `greffier restore` says so; a client that holds
+-- another epoch starts afresh instead of comparing numbers that mean something else.
+create table identity (
+    one boolean primary key default true check (one),
+    epoch text not null,
+    system_identifier bigint not null,
+    timeline integer not null,
+    since timestamptz not null default clock_timestamp()
+);
+
+-- Every migration that was applied, with the checksum of its text.
+create table schema_changes (
+    id integer primary key,
+    name text not null,
+    checksum text not null,
+    applied_at timestamptz not null default clock_timestamp(),
+    applied_by text not null
+);
+
+-- Users: whoever a token names.  They are made on first sight and keep their name for display.
+
+set search_path = greffier;
+
+create table users (
+    id text primary key check (id <> ''),
+    name text,
+    email text,
+    -- numbers the changes of *which* conversations this user has
+    list_rev bigint not null default 0,
+    created_at timestamptz not null default clock_timestamp(),
+    erased_at timestamptz
+) with (fillfactor = 80);
+
+-- Promise: the user exists afterwards, with the name and e-mail last claimed; nothing is written
+--          when nothing is new.
+-- Locks:   the user's row, only when something changes.
+create function see_user_v1(p_id text, p_name text, p_email text) returns void
+language plpgsql as $$
+begin
+    if exists (
+        select from users
+        where id = p_id
+          and name is not distinct from coalesce(p_name, name)
+          and email is not distinct from coalesce(p_email, email)
+    ) then
+        return;
+    end if;
+    insert into users as u (id, name, email) values (p_id, p_name, p_email)
+    on conflict (id) do update
+        set name = coalesce(excluded.name, u.name), email = coalesce(excluded.email, u.email)
+        where u.erased_at is null;
+end $$;
+
+-- Conversations: the row whose lock orders everything said in it, with its counters.
+
+set search_path = greffier;
+
+create table conversations (
+    id uuid primary key,
+    kind text not null check (kind in ('assistant', 'room')),
+    title text not null default '',
+    subject text,
+    agent_id uuid,
+    owner_id text not null,
+    history_limit integer not null default 30 check (history_limit >= 0),
+    metadata jsonb not null default '{}',
+    -- what was asked for when it was created: the same id with another request is refused
+    request_hash uuid not null,
+    created_at timestamptz not null,
+    updated_at timestamptz not null,
+    archived_at timestamptz,
+    -- seq numbers messages; every seq from first_seq to last_seq has a row
+    first_seq bigint not null default 1,
+    last_seq bigint not null default 0,
+    -- rev numbers changes: +1 for every committed request that changes anything here
+    rev bigint not null default 1,
+    -- the seqs that are on the active path; its last range is always open
+    path int8multirange not null default '{[1,)}',
+    -- undeleted messages on the active path
+    message_count bigint not null default 0,
+    -- of all messages ever numbered: those said (user or assistant, with content), and tool traffic.
+    -- Each message keeps the count up to itself, so a count over any stretch is a subtraction.
+    said_total integer not null default 0,
+    tool_total integer not null default 0,
+    -- the rev that last changed the path, and the one that last changed people or their marks
+    path_rev bigint not null default 0,
+    people_rev bigint not null default 1,
+    -- the time under which its listings were last sorted, at most ten minutes behind updated_at
+    listed_at timestamptz not null
+) with (fillfactor = 70);
+-- No index on anything an append changes: it would cost 12 % of it (no more HOT updates).
+
+create table participants (
+    conversation_id uuid not null,
+    user_id text not null,
+    role text not null check (role in ('owner', 'member', 'viewer')),
+    joined_at timestamptz not null,
+    left_at timestamptz,
+    -- high-water mark: everything up to here was read; 200 people x 5,000 messages is 200 rows
+    last_read_seq bigint not null default 0,
+    -- the conversation's rev that last changed this row
+    rev bigint not null,
+    primary key (conversation_id, user_id)
+) with (fillfactor = 80);
+
+-- A user's list has its own small table, keyed by the user.  listed_at is a lower bound of the
+-- conversation's updated_at, at most ten minutes behind, so that an append touches it once in ten
+-- minutes and not every time; the query (queries/conversations.sql) sorts the rest exactly.
+create table listings (
+    user_id text not null,
+    conversation_id uuid not null,
+    listed_at timestamptz not null,
+    kind text not null,
+    subject text,
+    archived boolean not null default false,
+    -- the user's list_rev at which this row was added, changed or removed
+    list_rev bigint not null,
+    removed_at timestamptz,
+    primary key (user_id, conversation_id)
+) with (fillfactor = 80);
+
+-- serves list_conversations
+create index listings_by_activity on listings (user_id, archived, listed_at desc)
+    where removed_at is null;
+-- serves list_changes
+create index listings_by_rev on listings (user_id, list_rev);
+
+-- One active conversation per (owner, subject) is a row here.
+create table subject_slots (
+    owner_id text not null,
+    subject text not null,
+    conversation_id uuid not null,
+    primary key (owner_id, subject)
+);
+
+-- Ids of erased conversations, so that an old outbox cannot bring one back.
+create table erased (
+    conversation_id uuid primary key,
+    erased_at timestamptz not null
+);
+
+-- Promise: each user's list_rev counts one change more; returns the new ones, by user.
+-- Locks:   users by id.
+create function advance_lists_v1(p_users text[]) returns table (user_id text, list_rev bigint)
+language plpgsql as $$
+begin
+    insert into users (id)
+    select u from unnest(p_users) u where not exists (select from users where id = u)
+    order by u on conflict do nothing;
+    perform from users u where u.id = any (p_users) order by u.id for no key update;
+    return query
+        update users u set list_rev = u.list_rev + 1 where u.id = any (p_users)
+        returning u.id, u.list_rev;
+end $$;
+
+-- Promise: the conversation exists once under its id.  The same request again finds it
+--          (created = false), another request under the same id is refused, an erased id is gone.
+--          With a subject, the owner has no other active conversation on it.
+-- How:     the primary key settles two at once: the loser waits, then sees the winner's row.
+-- Locks:   subject slot, conversation, users by id.
+create function create_conversation_v1(
+    p_id uuid, p_hash uuid, p_kind text, p_title text, p_subject text, p_agent_id uuid,
+    p_owner_id text, p_history_limit integer, p_metadata jsonb,
+    p_participant_ids text[], p_participant_roles text[]
+) returns boolean
+language plpgsql as $$
+declare
+    v_now timestamptz := clock_timestamp();
+    v_hash uuid;
+    v_taken uuid;
+    v_users text[] := p_owner_id || p_participant_ids;
+    v_roles text[] := 'owner'::text || p_participant_roles;
+begin
+    if exists (select from erased where conversation_id = p_id) then
+        raise exception using errcode = 'GR410', message = 'this conversation was erased';
+    end if;
+    select request_hash into v_hash from conversations where id = p_id;
+    if found then
+        if v_hash <> p_hash then
+            raise exception using errcode = 'GR409', message = 'this id names another conversation';
+        end if;
+        return false;
+    end if;
+    if p_subject is not null then
+        insert into subject_slots as s (owner_id, subject, conversation_id)
+        values (p_owner_id, p_subject, p_id)
+        on conflict (owner_id, subject) do update set subject = excluded.subject
+        returning conversation_id into v_taken;
+        if v_taken <> p_id then
+            raise exception using errcode = 'GR429',
+                message = 'there is an active conversation on this subject';
+        end if;
+    end if;
+    insert into conversations (
+        id, kind, title, subject, agent_id, owner_id, history_limit, metadata, request_hash,
+        created_at, updated_at, listed_at
+    ) values (
+        p_id, p_kind, p_title, p_subject, p_agent_id, p_owner_id, p_history_limit, p_metadata, p_hash,
+        v_now, v_now, v_now
+    ) on conflict (id) do nothing;
+    if not found then
+        -- Somebody made it between our look and our insert, and has committed.
+        select request_hash into v_hash from conversations where id = p_id;
+        if v_hash is distinct from p_hash then
+            raise exception using errcode = 'GR409', message = 'this id names another conversation';
+        end if;
+        return false;
+    end if;
+    if exists (select from erased where conversation_id = p_id) then
+        -- Erased by somebody whose lock we waited for in the insert.
+        raise exception using errcode = 'GR410', message = 'this conversation was erased';
+    end if;
+    insert into participants (conversation_id, user_id, role, joined_at, rev)
+    select p_id, u, r, v_now, 1 from unnest(v_users, v_roles) as t (u, r);
+    insert into listings (user_id, conversation_id, listed_at, kind, subject, list_rev)
+    select a.user_id, p_id, v_now, p_kind, p_subject, a.list_rev from advance_lists_v1(v_users) a;
+    return true;
+end $$;
+
+-- Promise: the conversation's listings sort under p_at from now on.
+-- Locks:   none beyond the conversation's row, which the caller holds.
+create function touch_listings_v1(p_conversation_ids uuid[], p_at timestamptz) returns void
+language plpgsql as $$
+begin
+    update listings l set listed_at = p_at
+    from participants p
+    where p.conversation_id = any (p_conversation_ids) and p.left_at is null
+      and l.user_id = p.user_id and l.conversation_id = p.conversation_id;
+end $$;
+
+-- Promise: title, metadata, history limit and archiving change together, as one rev, or nothing
+--          does; what already stands so costs no rev.  Archiving frees the subject, and bringing a
+--          conversation back takes it again if nobody else has it.  The owner alone may.
+-- How:     p_if_rev (If-Match) is compared under the lock.
+-- Locks:   subject slot (only to bring back), conversation, users by id.
+create function patch_conversation_v1(
+    p_id uuid, p_actor text, p_if_rev bigint, p_title text, p_metadata jsonb,
+    p_history_limit integer, p_archived boolean
+) returns bigint
+language plpgsql as $$
+declare
+    v conversations;
+    v_now timestamptz;
+    v_slot uuid;
+    v_users text[];
+begin
+    -- The slot comes before the row in the lock order; owner and subject never change.
+    if p_archived is not null then
+        select * into v from conversations where id = p_id;
+        if v.subject is not null and (p_actor is null or p_actor = v.owner_id) then
+            if p_archived then
+                perform from subject_slots
+                where owner_id = v.owner_id and subject = v.subject for update;
+            else
+                insert into subject_slots as s (owner_id, subject, conversation_id)
+                values (v.owner_id, v.subject, p_id)
+                on conflict (owner_id, subject) do update set subject = excluded.subject
+                returning conversation_id into v_slot;
+            end if;
+        end if;
+    end if;
+    select * into v from conversations where id = p_id for no key update;
+    if not found then
+        if exists (select from erased where conversation_id = p_id) then
+            raise exception using errcode = 'GR410', message = 'this conversation was erased';
+        end if;
+        raise exception using errcode = 'GR404', message = 'no such conversation';
+    end if;
+    perform require_role_v1(v, p_actor, 'owner');
+    if p_if_rev is not null and p_if_rev <> v.rev then
+        raise exception using errcode = 'GR412', message = 'the conversation has changed';
+    end if;
+    if p_archived = false and v.archived_at is not null and v_slot is distinct from p_id
+       and v.subject is not null then
+        raise exception using errcode = 'GR429',
+            message = 'there is another active conversation on this subject';
+    end if;
+    if v.title is not distinct from coalesce(p_title, v.title)
+       and v.metadata = coalesce(p_metadata, v.metadata)
+       and v.history_limit = coalesce(p_history_limit, v.history_limit)
+       and (v.archived_at is not null) = coalesce(p_archived, v.archived_at is not null) then
+        return v.rev;
+    end if;
+    v_now := greatest(clock_timestamp(), v.updated_at);
+    if p_archived is not null and p_archived <> (v.archived_at is not null) then
+        if p_archived and v.subject is not null then
+            delete from subject_slots
+            where owner_id = v.owner_id and subject = v.subject and conversation_id = p_id;
+        end if;
+        select array_agg(user_id) into v_users
+        from participants where conversation_id = p_id and left_at is null;
+        update listings l set archived = p_archived, list_rev = a.list_rev
+        from advance_lists_v1(v_users) a
+        where l.user_id = a.user_id and l.conversation_id = p_id;
+    end if;
+    update conversations set
+        title = coalesce(p_title, title),
+        metadata = coalesce(p_metadata, metadata),
+        history_limit = coalesce(p_history_limit, history_limit),
+        archived_at = case
+            when p_archived is null then archived_at
+            when not p_archived then null
+            else coalesce(archived_at, v_now)
+        end,
+        rev = rev + 1, updated_at = v_now, listed_at = v_now
+    where id = p_id;
+    perform touch_listings_v1(array[p_id], v_now);
+    return v.rev + 1;
+end $$;
+
+-- Promise: the actor is at least what is asked for in this conversation, else a refusal that tells a
+--          stranger nothing.  A null actor is the service itself and may do everything.
+-- Locks:   none; the caller holds the conversation's row, so that nobody leaves meanwhile.
+create function require_role_v1(p_conversation conversations, p_actor text, p_role text) returns text
+language plpgsql as $$
+declare
+    v_role text;
+begin
+    if p_actor is null then
+        return 'service';
+    end if;
+    select role into v_role from participants
+    where conversation_id = p_conversation.id and user_id = p_actor and left_at is null;
+    if v_role is null then
+        raise exception using errcode = 'GR404', message = 'no such conversation';
+    end if;
+    if (p_role = 'owner' and v_role <> 'owner') or (p_role = 'member' and v_role = 'viewer') then
+        raise exception using errcode = 'GR403', message = 'your role here does not allow this';
+    end if;
+    return v_role;
+end $$;
+
+-- Messages: what was said.  An append numbers them under the conversation's row lock, so that the
+-- order of seq is the order of commits, a rollback gives its numbers back, and none is used twice.
+
+set search_path = greffier;
+
+create table messages (
+    conversation_id uuid not null,
+    seq bigint not null,
+    id uuid not null,
+    -- the request that made it, hashed: the same id with another request is refused (kept by edits)
+    request_hash bytea,
+    -- the last seq on the active path when this was committed; null for a first message
+    parent_seq bigint,
+    role text not null check (role in ('user', 'assistant', 'tool', 'system')),
+    author_id text,
+    author_name text,
+    written_by text not null,
+    content text,
+    parts json,
+    tool_calls json,
+    tool_call_id text,
+    name text,
+    reasoning text,
+    status text not null default 'complete'
+        check (status in ('complete', 'interrupted', 'cancelled', 'failed')),
+    run_id uuid,
+    created_at timestamptz not null,
+    said_at timestamptz,
+    edited_at timestamptz,
+    deleted_at timestamptz,
+    -- the rev that appended it, and the one that last changed it (null while nothing did)
+    rev bigint not null,
+    changed_rev bigint,
+    -- how many messages up to and with this one were said / are tool traffic (conversations.said_total)
+    said_no integer not null,
+    tool_no integer not null,
+    metadata jsonb,
+    primary key (conversation_id, seq),
+    unique (conversation_id, id)
+);
+
+-- serves counts over a stretch, and audit: deleted messages are few
+create index messages_deleted on messages (conversation_id, seq) where deleted_at is not null;
+-- serves changes: an append pays nothing for it
+create index messages_changed on messages (conversation_id, changed_rev)
+    where changed_rev is not null;
+
+-- A message that counts as said, for context limits: somebody's or the model's words.
+create function is_said(p_role text, p_content text, p_parts json) returns boolean
+language sql immutable parallel safe
+return p_role in ('user', 'assistant') and (p_content <> '' or p_parts is not null);
+
+-- Tool traffic: a result, or calls without words.
+create function is_tool_traffic(p_role text, p_content text, p_parts json, p_calls json) returns boolean
+language sql immutable parallel safe
+return p_role = 'tool' or (p_role = 'assistant' and p_calls is not null
+    and coalesce(p_content, '') = '' and p_parts is null);
+
+-- A message as the API shows it: the one place that says so (model/message.py reads it).
+-- p_cut: texts longer than that many bytes are cut and JSON fields left out, marked by
+-- truncated and size (the bytes of the fields that were cut); null shows the whole.
+create function message_json(m messages, p_cut integer) returns text
+language sql stable parallel safe as $$
+select '{"conversation_id":"' || m.conversation_id
+    || '","seq":' || m.seq
+    || ',"id":"' || m.id
+    || '","parent_seq":' || coalesce(m.parent_seq::text, 'null')
+    || ',"role":"' || m.role
+    || '","author_id":' || coalesce(to_json(m.author_id)::text, 'null')
+    || ',"author_name":' || coalesce(to_json(m.author_name)::text, 'null')
+    || ',"written_by":' || to_json(m.written_by)
+    || ',"content":' || case
+           when m.content is null or m.deleted_at is not null then 'null'
+           when octet_length(m.content) > p_cut then to_json(cut_text(m.content, p_cut))::text
+           else to_json(m.content)::text end
+    || ',"parts":' || case
+           when m.parts is null or m.deleted_at is not null or octet_length(m.parts::text) > p_cut then 'null'
+           else m.parts::text end
+    || ',"tool_calls":' || case
+           when m.tool_calls is null or m.deleted_at is not null or octet_length(m.tool_calls::text) > p_cut then 'null'
+           else m.tool_calls::text end
+    || ',"tool_call_id":' || coalesce(to_json(m.tool_call_id)::text, 'null')
+    || ',"name":' || coalesce(to_json(m.name)::text, 'null')
+    || ',"reasoning":' || case
+           when m.reasoning is null or m.deleted_at is not null then 'null'
+           when octet_length(m.reasoning) > p_cut then to_json(cut_text(m.reasoning, p_cut))::text
+           else to_json(m.reasoning)::text end
+    || ',"status":"' || m.status
+    || '","run_id":' || coalesce('"' || m.run_id || '"', 'null')
+    || ',"created_at":"' || rfc3339(m.created_at)
+    || '","said_at":' || coalesce('"' || rfc3339(m.said_at) || '"', 'null')
+    || ',"edited_at":' || coalesce('"' || rfc3339(m.edited_at) || '"', 'null')
+    || ',"deleted_at":' || coalesce('"' || rfc3339(m.deleted_at) || '"', 'null')
+    || ',"rev":' || coalesce(m.changed_rev, m.rev)
+    || ',"metadata":' || coalesce(case when m.deleted_at is null then m.metadata::text end, '{}')
+    || case when m.deleted_at is null and greatest(
+                octet_length(m.content), octet_length(m.parts::text),
+                octet_length(m.tool_calls::text), octet_length(m.reasoning)) > p_cut
+           then ',"truncated":true,"size":' || (
+                case when octet_length(m.content) > p_cut then octet_length(m.content) else 0 end
+              + case when octet_length(m.parts::text) > p_cut then octet_length(m.parts::text) else 0 end
+              + case when octet_length(m.tool_calls::text) > p_cut then octet_length(m.tool_calls::text) else 0 end
+              + case when octet_length(m.reasoning) > p_cut then octet_length(m.reasoning) else 0 end)
+           else '' end
+    || '}'
+$$;
+
+-- Promise: the stretches of the active path a page needs, by arithmetic alone: seqs are dense, so
+--          the p_before newest seqs up to p_anchor and the p_after oldest above it are found
+--          without looking at a message, however the path is cut.
+-- How:     one range is the normal case and needs no set; else the ranges are summed from the anchor.
+create function path_window(
+    p_path int8multirange, p_first bigint, p_last bigint,
+    p_anchor bigint, p_before bigint, p_after bigint
+) returns table (lo bigint, hi bigint)
+language plpgsql immutable parallel safe rows 2 as $$
+declare
+    v_path int8multirange;
+    v_anchor bigint := least(greatest(p_anchor, p_first - 1), p_last);
+begin
+    if p_last < p_first then
+        return;
+    end if;
+    v_path := p_path * int8multirange(int8range(p_first, p_last + 1));
+    if v_path = int8multirange(int8range(lower(v_path), upper(v_path))) then
+        v_anchor := least(greatest(v_anchor, lower(v_path) - 1), upper(v_path) - 1);
+        lo := greatest(lower(v_path), v_anchor - p_before + 1);
+        hi := least(upper(v_path) - 1, v_anchor + p_after);
+        if lo <= hi then
+            return next;
+        end if;
+        return;
+    end if;
+    return query
+        select greatest(r.lo, r.hi - (p_before - (r.upto - r.size)) + 1), r.hi
+        from (
+            select b.lo, b.hi, b.hi - b.lo + 1 as size, (sum(b.hi - b.lo + 1) over (order by b.lo desc))::bigint as upto
+            from (
+                select lower(x) as lo, upper(x) - 1 as hi
+                from unnest(v_path * int8multirange(int8range(p_first, v_anchor + 1))) x
+            ) b
+        ) r
+        where r.upto - r.size < p_before
+        union all
+        select r.lo, least(r.hi, r.lo + (p_after - (r.upto - r.size)) - 1)
+        from (
+            select b.lo, b.hi, b.hi - b.lo + 1 as size, (sum(b.hi - b.lo + 1) over (order by b.lo))::bigint as upto
+            from (
+                select lower(x) as lo, upper(x) - 1 as hi
+                from unnest(v_path * int8multirange(int8range(v_anchor + 1, p_last + 1))) x
+            ) b
+        ) r
+        where r.upto - r.size < p_after;
+end $$;
+
+-- The last seq on the active path, null when nothing is on it.  The path's last range is open, so
+-- it is last_seq unless everything since the last rewind is still to come.
+create function path_end(p_path int8multirange, p_first bigint, p_last bigint) returns bigint
+language sql immutable parallel safe
+return case
+    when p_path = '{[1,)}' then nullif(p_last, p_first - 1)
+    else upper(p_path * int8multirange(int8range(p_first, greatest(p_last, p_first - 1) + 1))) - 1
+end;
+
+-- Promise: the message is on record under the next seq, or it was before (replayed), or nothing
+--          happened and outcome says why: busy (p_wait false and somebody holds the row), not-found,
+--          gone, archived, forbidden, id-reused.
+-- How:     one message, one commit: the path of a lone append.  p_fresh says that the id was made
+--          for this call, so that it need not be looked for.
+-- Locks:   the conversation's row.
+create function append_message_v1(
+    p_conversation_id uuid, p_actor text, p_id uuid, p_hash bytea, p_role text,
+    p_author_id text, p_author_name text, p_written_by text, p_content text, p_parts json,
+    p_tool_calls json, p_tool_call_id text, p_name text, p_reasoning text, p_metadata jsonb,
+    p_said_at timestamptz, p_fresh boolean, p_wait boolean,
+    out outcome text, out seq bigint, out parent_seq bigint, out rev bigint,
+    out created_at timestamptz, out author_id text
+)
+language plpgsql as $$
+declare
+    v record;
+    v_now timestamptz;
+    v_hash bytea;
+    v_role text;
+    v_said integer := is_said(p_role, p_content, p_parts)::integer;
+    v_tool integer := is_tool_traffic(p_role, p_content, p_parts, p_tool_calls)::integer;
+begin
+    if p_wait then
+        select c.id, c.owner_id, c.kind, c.archived_at, c.updated_at, c.listed_at, c.last_seq, c.rev,
+            path_end(c.path, c.first_seq, c.last_seq) as path_end, c.said_total, c.tool_total
+        into v
+        from conversations c where c.id = p_conversation_id for no key update;
+    else
+        select c.id, c.owner_id, c.kind, c.archived_at, c.updated_at, c.listed_at, c.last_seq, c.rev,
+            path_end(c.path, c.first_seq, c.last_seq) as path_end, c.said_total, c.tool_total
+        into v
+        from conversations c where c.id = p_conversation_id for no key update skip locked;
+    end if;
+    if not found then
+        outcome := absent_conversation(p_conversation_id);
+        return;
+    end if;
+    if p_actor is not null and (p_actor <> v.owner_id or v.kind = 'room') then
+        select p.role into v_role from participants p
+        where p.conversation_id = v.id and p.user_id = p_actor and p.left_at is null;
+        outcome := case
+            when v_role is null then 'not-found'
+            when v_role = 'viewer' or p_role <> 'user' then 'forbidden'
+        end;
+        if outcome is not null then
+            return;
+        end if;
+    end if;
+    if not p_fresh then
+        select m.seq, m.request_hash into seq, v_hash
+        from messages m where m.conversation_id = v.id and m.id = p_id;
+        if found then
+            outcome := case when v_hash = p_hash then 'replayed' else 'id-reused' end;
+            return;
+        end if;
+    end if;
+    if v.archived_at is not null then
+        outcome := 'archived';
+        return;
+    end if;
+    v_now := greatest(clock_timestamp(), v.updated_at);
+    outcome := 'stored';
+    seq := v.last_seq + 1;
+    rev := v.rev + 1;
+    created_at := v_now;
+    parent_seq := v.path_end;
+    author_id := coalesce(
+        p_author_id, case when v.kind = 'assistant' and p_role = 'user' then v.owner_id end);
+    insert into messages (
+        conversation_id, seq, id, request_hash, parent_seq, role, author_id, author_name, written_by,
+        content, parts, tool_calls, tool_call_id, name, reasoning, created_at, said_at, rev,
+        said_no, tool_no, metadata
+    ) values (
+        v.id, append_message_v1.seq, p_id, p_hash, append_message_v1.parent_seq, p_role,
+        append_message_v1.author_id, p_author_name, p_written_by, p_content, p_parts, p_tool_calls,
+        p_tool_call_id, p_name, p_reasoning, v_now, p_said_at, append_message_v1.rev,
+        v.said_total + v_said, v.tool_total + v_tool, p_metadata
+    );
+    update conversations c set
+        last_seq = append_message_v1.seq, rev = append_message_v1.rev,
+        message_count = c.message_count + 1,
+        said_total = v.said_total + v_said, tool_total = v.tool_total + v_tool,
+        updated_at = v_now,
+        listed_at = case
+            when v_now > v.listed_at + interval '10 minutes' then v_now else v.listed_at end
+    where c.id = v.id;
+    if v_now > v.listed_at + interval '10 minutes' then
+        perform touch_listings_v1(array[v.id], v_now);
+    end if;
+end $$;
+
+-- Why a conversation's row was not there to be locked.
+create function absent_conversation(p_id uuid) returns text
+language sql stable
+return case
+    when exists (select from conversations where id = p_id) then 'busy'
+    when exists (select from erased where conversation_id = p_id) then 'gone'
+    else 'not-found'
+end;
+
+-- Promise: many requests of many conversations in one commit.  A request (one or more messages of
+--          one conversation) stands or falls whole; a refusal is its own and not its neighbours'.
+--          Outcomes as append_message_v1; a replayed message keeps its old numbers, and a request
+--          that stores at least one message is one rev.
+-- How:     set statements throughout, so that a batch of 250 costs few plans.  Rows somebody else
+--          holds are skipped (busy), or waited for with p_wait.  Ids are looked up only with p_check
+--          (15 % of a large batch), which a caller leaves out when it has just made them all.  An id
+--          must not be twice in one call.
+-- Args:    p_conversation_ids/p_actors/p_sizes: one entry a request, in order; the message arrays
+--          hold their messages one request after the other.
+-- Locks:   conversation rows by id.
+create function append_batch_v1(
+    p_route integer, p_conversation_ids uuid[], p_actors text[], p_sizes integer[],
+    p_ids uuid[], p_hashes bytea[], p_roles text[], p_author_ids text[], p_author_names text[],
+    p_written_by text[], p_contents text[], p_parts text[], p_tool_calls text[],
+    p_tool_call_ids text[], p_names text[], p_reasonings text[], p_metadata text[],
+    p_said_at timestamptz[], p_check boolean, p_wait boolean
+) returns table (
+    outcome text, seq bigint, parent_seq bigint, rev bigint, created_at timestamptz, author_id text
+)
+language plpgsql rows 100 as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := clock_timestamp();
+    -- the locked conversations
+    v_id uuid[];
+    v_owner text[];
+    v_assistant boolean[];
+    v_archived boolean[];
+    v_last bigint[];
+    v_end bigint[];
+    v_rev bigint[];
+    v_updated timestamptz[];
+    v_listed timestamptz[];
+    v_said integer[];
+    v_tool integer[];
+    -- by message: which request it belongs to, and its seq when it is there already
+    v_request integer[];
+    v_known bigint[];
+    -- by request: why it is refused; null when none is
+    v_refused text[];
+    v_seq bigint;
+    v_hash bytea;
+begin
+    -- The rows are locked by an inner query in the order of their ids, and read after the lock.
+    if p_wait then
+        select array_agg(c.id), array_agg(c.owner_id), array_agg(c.kind = 'assistant'),
+            array_agg(c.archived_at is not null), array_agg(c.last_seq), array_agg(c.path_end),
+            array_agg(c.rev), array_agg(c.updated_at), array_agg(c.listed_at),
+            array_agg(c.said_total), array_agg(c.tool_total)
+        into v_id, v_owner, v_assistant, v_archived, v_last, v_end, v_rev, v_updated, v_listed,
+            v_said, v_tool
+        from (
+            select *, path_end(path, first_seq, last_seq) as path_end
+            from conversations where id = any (p_conversation_ids) order by id for no key update
+        ) c;
+    else
+        select array_agg(c.id), array_agg(c.owner_id), array_agg(c.kind = 'assistant'),
+            array_agg(c.archived_at is not null), array_agg(c.last_seq), array_agg(c.path_end),
+            array_agg(c.rev), array_agg(c.updated_at), array_agg(c.listed_at),
+            array_agg(c.said_total), array_agg(c.tool_total)
+        into v_id, v_owner, v_assistant, v_archived, v_last, v_end, v_rev, v_updated, v_listed,
+            v_said, v_tool
+        from (
+            select *, path_end(path, first_seq, last_seq) as path_end
+            from conversations where id = any (p_conversation_ids) order by id
+            for no key update skip locked
+        ) c;
+    end if;
+    v_request := array(
+        select r.n from unnest(p_sizes) with ordinality as r (size, n), generate_series(1, r.size)
+        order by r.n);
+
+    -- The usual case refuses nobody: the service, or owners in their assistant conversations.
+    if exists (
+        select
+        from unnest(p_conversation_ids, p_actors) as r (conversation_id, actor)
+        left join unnest(v_id, v_owner, v_assistant) as c (id, owner, assistant)
+            on c.id = r.conversation_id
+        where c.id is null or (r.actor is not null and not (r.actor = c.owner and c.assistant))
+    ) then
+        -- Members, and a room's owner, speak for themselves only: role user.
+        v_refused := array(
+            select case
+                when c.id is null then absent_conversation(r.conversation_id)
+                when r.actor is null or (r.actor = c.owner and c.assistant) then null
+                when p.role is null then 'not-found'
+                when p.role = 'viewer' or exists (
+                    select from unnest(p_roles, v_request) as m (role, request)
+                    where m.request = r.n and m.role <> 'user') then 'forbidden'
+            end
+            from unnest(p_conversation_ids, p_actors) with ordinality as r (conversation_id, actor, n)
+            left join unnest(v_id, v_owner, v_assistant) as c (id, owner, assistant)
+                on c.id = r.conversation_id
+            left join participants p on p.conversation_id = r.conversation_id
+                and p.user_id = r.actor and p.left_at is null
+            order by r.n);
+    end if;
+
+    if p_check then
+        -- One index probe per id, after the lock, so that whatever an earlier holder committed is
+        -- seen.  A join through unnest may read a whole conversation instead (43 ms for 0.3).
+        v_known := array_fill(null::bigint, array[cardinality(p_ids)]);
+        for i in 1 .. cardinality(p_ids) loop
+            continue when v_refused[v_request[i]] is not null;
+            select m.seq, m.request_hash into v_seq, v_hash
+            from messages m
+            where m.conversation_id = p_conversation_ids[v_request[i]] and m.id = p_ids[i];
+            if found then
+                v_known[i] := v_seq;
+                if v_hash is distinct from p_hashes[i] then
+                    v_refused := coalesce(
+                        v_refused, array_fill(null::text, array[cardinality(p_sizes)]));
+                    v_refused[v_request[i]] := 'id-reused';
+                end if;
+            end if;
+        end loop;
+    end if;
+
+    if true = any (v_archived) then
+        -- An archived conversation still answers for what it has, and takes nothing new.
+        v_refused := array(
+            select case
+                when v_refused[r.n] is not null then v_refused[r.n]
+                when c.archived and exists (
+                    select from unnest(v_request) with ordinality as m (request, n)
+                    where m.request = r.n and v_known[m.n] is null) then 'archived'
+            end
+            from unnest(p_conversation_ids) with ordinality as r (conversation_id, n)
+            left join unnest(v_id, v_archived) as c (id, archived) on c.id = r.conversation_id
+            order by r.n);
+    end if;
+
+    return query
+        with asked as (
+            select m.*, p_conversation_ids[m.request] as conversation_id,
+                v_refused[m.request] is null and v_known[m.n] is null as is_new,
+                is_said(m.role, m.content, m.parts)::integer as says,
+                is_tool_traffic(m.role, m.content, m.parts, m.tool_calls)::integer as works
+            from unnest(
+                v_request, p_ids, p_hashes, p_roles, p_author_ids, p_author_names, p_written_by,
+                p_contents, p_parts::json[], p_tool_calls::json[], p_tool_call_ids, p_names,
+                p_reasonings, p_metadata::jsonb[], p_said_at
+            ) with ordinality as m (
+                request, id, hash, role, author_id, author_name, written_by,
+                content, parts, tool_calls, tool_call_id, name,
+                reasoning, metadata, said_at, n
+            )
+        ), numbered as materialized (
+            select a.*,
+                c.last + row_number() over w as seq,
+                case when row_number() over w = 1 then c.path_end
+                     else c.last + row_number() over w - 1 end as parent,
+                c.rev + dense_rank() over (
+                    partition by a.conversation_id, a.is_new order by a.request) as rev,
+                greatest(v_now, c.updated) as at,
+                coalesce(
+                    a.author_id, case when c.assistant and a.role = 'user' then c.owner end) as author,
+                c.said + sum(a.says) over w as said_no,
+                c.tool + sum(a.works) over w as tool_no
+            from asked a
+            left join unnest(v_id, v_owner, v_assistant, v_last, v_end, v_rev, v_updated, v_said, v_tool)
+                as c (id, owner, assistant, last, path_end, rev, updated, said, tool)
+                on c.id = a.conversation_id
+            window w as (partition by a.conversation_id, a.is_new order by a.n)
+        ), inserted as (
+            insert into messages (
+                conversation_id, seq, id, request_hash, parent_seq, role, author_id, author_name,
+                written_by, content, parts, tool_calls, tool_call_id, name, reasoning, created_at,
+                said_at, rev, said_no, tool_no, metadata
+            )
+            select m.conversation_id, m.seq, m.id, m.hash, m.parent, m.role, m.author, m.author_name,
+                m.written_by, m.content, m.parts, m.tool_calls, m.tool_call_id, m.name, m.reasoning,
+                m.at, m.said_at, m.rev, m.said_no, m.tool_no, m.metadata
+            from numbered m
+            where m.is_new
+        ), counted as (
+            update conversations c set
+                last_seq = g.seq, rev = g.rev, message_count = c.message_count + g.many,
+                said_total = g.said, tool_total = g.tool, updated_at = g.at,
+                listed_at = case
+                    when g.at > c.listed_at + interval '10 minutes' then g.at else c.listed_at end
+            from (
+                select m.conversation_id as id, max(m.seq) as seq, max(m.rev) as rev, max(m.at) as at,
+                    max(m.said_no) as said, max(m.tool_no) as tool, count(*) as many
+                from numbered m
+                where m.is_new
+                group by m.conversation_id
+            ) g
+            where c.id = g.id and c.id = any (p_conversation_ids)
+        )
+        select
+            case when m.is_new then 'stored' else coalesce(v_refused[m.request], 'replayed') end,
+            case when m.is_new then m.seq when v_refused[m.request] is null then v_known[m.n] end,
+            case when m.is_new then m.parent end,
+            case when m.is_new then m.rev end,
+            case when m.is_new then m.at end,
+            case when m.is_new then m.author end
+        from numbered m
+        order by m.n;
+
+    if exists (select from unnest(v_listed) at where v_now > at + interval '10 minutes') then
+        perform touch_listings_v1(array(
+            select c.id
+            from unnest(v_id, v_listed) as old (id, listed_at)
+            join conversations c on c.id = old.id
+            where c.listed_at <> old.listed_at
+        ), v_now);
+    end if;
+end $$;
+
+-- What the API shows of a conversation, built where the rows are: the server passes the text on
+-- without decoding it, which halves its work per page.  In plpgsql, because a function in SQL that
+-- cannot be inlined is planned anew in every query that calls it (1 ms each).
+
+set search_path = greffier;
+
+-- The newest undeleted message on the active path, with its first 200 characters; looked for among
+-- the newest 200, so that a long deleted tail costs no more than that.
+create function last_message_json(c conversations) returns text
+language plpgsql stable as $$ begin return (
+select '{"seq":' || m.seq || ',"role":"' || m.role
+    || '","author_id":' || coalesce(to_json(m.author_id)::text, 'null')
+    || ',"preview":' || coalesce(to_json(left(m.content, 200))::text, 'null')
+    || ',"created_at":"' || rfc3339(m.created_at) || '"}'
+from path_window(c.path, c.first_seq, c.last_seq, c.last_seq, 200, 0) w
+cross join lateral (
+    select * from messages m
+    where m.conversation_id = c.id and m.seq between w.lo and w.hi and m.deleted_at is null
+    order by m.seq desc limit 1
+) m
+order by m.seq desc
+limit 1
+); end $$;
+
+-- Others' undeleted messages on the active path, not system, after a mark: counted to 1000, among
+-- the 4000 newest, so that it is bounded also for somebody who only writes and never reads.
+create function unread_count(c conversations, p_user text, p_mark bigint) returns bigint
+language plpgsql stable as $$ begin return (
+select count(*) from (
+    select
+    from path_window(c.path, greatest(c.first_seq, p_mark + 1), c.last_seq, c.last_seq, 4000, 0) w
+    join messages m on m.conversation_id = c.id and m.seq between w.lo and w.hi
+    where m.author_id is distinct from p_user and m.role <> 'system' and m.deleted_at is null
+    limit 1000
+) unread
+); end $$;
+
+-- A conversation as p_user sees it (null: the service, who is nobody here and has no "me").
+create function conversation_json(c conversations, p_user text, p_epoch text) returns text
+language plpgsql stable as $$ begin return (
+select '{"id":"' || c.id || '","kind":"' || c.kind
+    || '","title":' || to_json(c.title)
+    || ',"subject":' || coalesce(to_json(c.subject)::text, 'null')
+    || ',"agent_id":' || coalesce('"' || c.agent_id || '"', 'null')
+    || ',"owner_id":' || to_json(c.owner_id)
+    || ',"history_limit":' || c.history_limit
+    || ',"metadata":' || c.metadata
+    || ',"created_at":"' || rfc3339(c.created_at)
+    || '","updated_at":"' || rfc3339(c.updated_at)
+    || '","archived_at":' || coalesce('"' || rfc3339(c.archived_at) || '"', 'null')
+    || ',"first_seq":' || c.first_seq
+    || ',"last_seq":' || c.last_seq
+    || ',"message_count":' || c.message_count
+    || ',"rev":' || c.rev
+    || ',"epoch":' || to_json(p_epoch)
+    || ',"last_message":' || coalesce(last_message_json(c), 'null')
+    || ',"active_run_id":null'
+    || ',"me":' || coalesce((
+        select '{"role":"' || p.role || '","last_read_seq":' || p.last_read_seq
+            || ',"unread":' || unread_count(c, p_user, p.last_read_seq) || '}'
+        from participants p
+        where p.conversation_id = c.id and p.user_id = p_user and p.left_at is null), 'null')
+    || '}'
+); end $$;
+
+-- What changes after it was said: edits, deletions, rewinds and branches.  Each is one rev, decided
+-- under the conversation's row lock, and leaves a trace; erasure alone leaves none.
+
+set search_path = greffier;
+
+-- The earlier texts of an edited message, each under the rev that replaced it.
+create table message_versions (
+    conversation_id uuid not null,
+    seq bigint not null,
+    -- the rev whose edit put this text aside
+    rev bigint not null,
+    content text,
+    parts json,
+    -- when this text was written, and when and by whom it was replaced
+    written_at timestamptz not null,
+    replaced_at timestamptz not null,
+    replaced_by text not null,
+    primary key (conversation_id, seq, rev)
+);
+
+-- Paths that were left; activating one puts the present path in its place.
+create table branches (
+    conversation_id uuid not null,
+    id uuid not null,
+    path int8multirange not null,
+    left_at_rev bigint not null,
+    last_seq bigint not null,
+    primary key (conversation_id, id)
+);
+
+-- What each change of path took off it and brought back, so that somebody who saw an earlier rev
+-- can be told the difference without the paths themselves.
+create table path_changes (
+    conversation_id uuid not null,
+    rev bigint not null,
+    removed int8multirange not null,
+    returned int8multirange not null,
+    primary key (conversation_id, rev)
+);
+
+-- Thumbs of a user on a message, or on the conversation (seq 0).
+create table feedback (
+    conversation_id uuid not null,
+    seq bigint not null,
+    user_id text not null,
+    rating smallint not null check (rating in (1, -1)),
+    comment text,
+    at timestamptz not null,
+    primary key (conversation_id, seq, user_id)
+);
+
+-- Promise: the conversation's row, locked, for somebody who is at least p_role in it; otherwise a
+--          refusal that tells a stranger nothing.
+-- Locks:   the conversation's row.
+create function lock_conversation_v1(p_id uuid, p_actor text, p_role text) returns conversations
+language plpgsql as $$
+declare
+    v conversations;
+begin
+    select * into v from conversations where id = p_id for no key update;
+    if not found then
+        if exists (select from erased where conversation_id = p_id) then
+            raise exception using errcode = 'GR410', message = 'this conversation was erased';
+        end if;
+        raise exception using errcode = 'GR404', message = 'no such conversation';
+    end if;
+    perform require_role_v1(v, p_actor, p_role);
+    return v;
+end $$;
+
+-- Undeleted messages in some stretches: their size by arithmetic, less the deleted, which are few.
+create function count_undeleted(p_conversation_id uuid, p_stretches int8multirange) returns bigint
+language sql stable
+return coalesce((select sum(upper(x) - lower(x)) from unnest(p_stretches) x), 0)::bigint - (
+    select count(*) from messages d
+    where d.conversation_id = p_conversation_id and d.deleted_at is not null
+      and d.seq >= lower(p_stretches) and d.seq < upper(p_stretches) and d.seq <@ p_stretches);
+
+-- Promise: the message has the new text, and the earlier one is among its versions; the same text
+--          again changes nothing.  Its author may, and an assistant conversation's owner.
+-- How:     p_if_rev is compared with the rev that last changed the message.
+-- Locks:   the conversation's row.
+create function edit_message_v1(
+    p_conversation_id uuid, p_actor text, p_seq bigint, p_content text, p_if_rev bigint,
+    p_written_by text
+) returns bigint
+language plpgsql as $$
+declare
+    v conversations := lock_conversation_v1(p_conversation_id, p_actor, 'member');
+    m messages;
+    v_now timestamptz := greatest(clock_timestamp(), v.updated_at);
+begin
+    select * into m from messages where conversation_id = p_conversation_id and seq = p_seq;
+    if not found then
+        raise exception using errcode = 'GR404', message = 'no such message';
+    end if;
+    if p_actor is not null and m.author_id is distinct from p_actor
+       and not (v.kind = 'assistant' and v.owner_id = p_actor) then
+        raise exception using errcode = 'GR403', message = 'only its author may edit a message';
+    end if;
+    if p_if_rev is not null and p_if_rev <> coalesce(m.changed_rev, m.rev) then
+        raise exception using errcode = 'GR412', message = 'the message has changed';
+    end if;
+    if m.deleted_at is not null then
+        raise exception using errcode = 'GR404', message = 'the message was deleted';
+    end if;
+    if v.archived_at is not null then
+        raise exception using errcode = 'GR419', message = 'the conversation is archived';
+    end if;
+    if coalesce(m.content, '') = '' and m.parts is null then
+        -- Its place among what was said was counted when it was numbered.
+        raise exception using errcode = 'GR422', message = 'a message without words has none to edit';
+    end if;
+    if m.content = p_content and m.parts is null then
+        return v.rev;
+    end if;
+    insert into message_versions (
+        conversation_id, seq, rev, content, parts, written_at, replaced_at, replaced_by
+    ) values (
+        p_conversation_id, p_seq, v.rev + 1, m.content, m.parts,
+        coalesce(m.edited_at, m.created_at), v_now, p_written_by
+    );
+    update messages set content = p_content, parts = null, edited_at = v_now, changed_rev = v.rev + 1
+    where conversation_id = p_conversation_id and seq = p_seq;
+    perform advance_v1(v, v_now);
+    return v.rev + 1;
+end $$;
+
+-- Promise: the conversation counts one change more, made at p_at.
+-- Locks:   none beyond the conversation's row, which the caller holds.
+create function advance_v1(p_conversation conversations, p_at timestamptz) returns void
+language plpgsql as $$
+begin
+    update conversations set rev = rev + 1, updated_at = p_at,
+        listed_at = case when p_at > listed_at + interval '10 minutes' then p_at else listed_at end
+    where id = p_conversation.id;
+    if p_at > p_conversation.listed_at + interval '10 minutes' then
+        perform touch_listings_v1(array[p_conversation.id], p_at);
+    end if;
+end $$;
+
+-- Promise: nobody sees the message's content any more; with p_erase it is nowhere any more, nor are
+--          its earlier texts or what was said about it.  Its number and id stay.  The author, the
+--          conversation's owner and the service may; deleting again changes nothing.
+-- Locks:   the conversation's row.
+create function delete_message_v1(
+    p_conversation_id uuid, p_actor text, p_seq bigint, p_erase boolean
+) returns bigint
+language plpgsql as $$
+declare
+    v conversations := lock_conversation_v1(p_conversation_id, p_actor, 'viewer');
+    m messages;
+    v_now timestamptz := greatest(clock_timestamp(), v.updated_at);
+begin
+    select * into m from messages where conversation_id = p_conversation_id and seq = p_seq;
+    if not found then
+        raise exception using errcode = 'GR404', message = 'no such message';
+    end if;
+    if p_actor is not null and m.author_id is distinct from p_actor
+       and require_role_v1(v, p_actor, 'viewer') <> 'owner' then
+        raise exception using errcode = 'GR403', message = 'only its author or the owner may delete';
+    end if;
+    -- An erased message has no hash; one that was only deleted may still be erased.
+    if m.deleted_at is not null and (not p_erase or m.request_hash is null) then
+        return v.rev;
+    end if;
+    if p_erase then
+        delete from message_versions where conversation_id = p_conversation_id and seq = p_seq;
+        delete from feedback where conversation_id = p_conversation_id and seq = p_seq;
+    end if;
+    update messages set
+        deleted_at = coalesce(deleted_at, v_now), changed_rev = v.rev + 1,
+        content = case when not p_erase then content end,
+        parts = case when not p_erase then parts end,
+        tool_calls = case when not p_erase then tool_calls end,
+        tool_call_id = case when not p_erase then tool_call_id end,
+        name = case when not p_erase then name end,
+        reasoning = case when not p_erase then reasoning end,
+        metadata = case when not p_erase then metadata end,
+        request_hash = case when not p_erase then request_hash end
+    where conversation_id = p_conversation_id and seq = p_seq;
+    update conversations set
+        message_count = message_count - (m.deleted_at is null and p_seq <@ v.path)::integer
+    where id = p_conversation_id;
+    perform advance_v1(v, v_now);
+    return v.rev + 1;
+end $$;
+
+-- Promise: everything after p_after leaves the active path and stays on record as a branch; one row
+--          changes however much that is.  removed counts undeleted messages; nothing to remove is
+--          no change.  The owner may.
+-- Locks:   the conversation's row.
+create function rewind_v1(
+    p_conversation_id uuid, p_actor text, p_after bigint, p_branch_id uuid,
+    out removed bigint, out rev bigint
+)
+language plpgsql as $$
+declare
+    v conversations := lock_conversation_v1(p_conversation_id, p_actor, 'owner');
+    v_now timestamptz := greatest(clock_timestamp(), v.updated_at);
+    v_active int8multirange := v.path * int8multirange(int8range(v.first_seq, v.last_seq + 1));
+    v_cut int8multirange;
+begin
+    if p_after <> 0 and not p_after <@ v_active then
+        raise exception using errcode = 'GR422', message = 'after_seq is not on the active path';
+    end if;
+    v_cut := v_active * int8multirange(int8range(p_after + 1, null));
+    removed := 0;
+    rev := v.rev;
+    if isempty(v_cut) then
+        return;
+    end if;
+    if v.archived_at is not null then
+        raise exception using errcode = 'GR419', message = 'the conversation is archived';
+    end if;
+    removed := count_undeleted(p_conversation_id, v_cut);
+    rev := v.rev + 1;
+    insert into branches (conversation_id, id, path, left_at_rev, last_seq)
+    values (p_conversation_id, p_branch_id, v_active, v.rev + 1, upper(v_active) - 1);
+    insert into path_changes (conversation_id, rev, removed, returned)
+    values (p_conversation_id, v.rev + 1, v_cut, '{}');
+    update conversations c set
+        path = (v_active - v_cut) + int8multirange(int8range(v.last_seq + 1, null)),
+        path_rev = v.rev + 1, message_count = c.message_count - removed
+    where c.id = p_conversation_id;
+    perform advance_v1(v, v_now);
+end $$;
+
+-- Promise: the branch's path is the active one, its end open for what comes next, and the path that
+--          was active is a branch.  The owner may.
+-- Locks:   the conversation's row.
+create function activate_branch_v1(
+    p_conversation_id uuid, p_actor text, p_branch_id uuid, p_former_id uuid
+) returns bigint
+language plpgsql as $$
+declare
+    v conversations := lock_conversation_v1(p_conversation_id, p_actor, 'owner');
+    v_now timestamptz := greatest(clock_timestamp(), v.updated_at);
+    v_active int8multirange := v.path * int8multirange(int8range(v.first_seq, v.last_seq + 1));
+    v_path int8multirange;
+begin
+    delete from branches where conversation_id = p_conversation_id and id = p_branch_id
+    returning path into v_path;
+    if not found then
+        raise exception using errcode = 'GR404', message = 'no such branch';
+    end if;
+    if v.archived_at is not null then
+        raise exception using errcode = 'GR419', message = 'the conversation is archived';
+    end if;
+    v_path := v_path * int8multirange(int8range(v.first_seq, v.last_seq + 1));
+    if not isempty(v_active) then
+        insert into branches (conversation_id, id, path, left_at_rev, last_seq)
+        values (p_conversation_id, p_former_id, v_active, v.rev + 1, upper(v_active) - 1);
+    end if;
+    insert into path_changes (conversation_id, rev, removed, returned)
+    values (p_conversation_id, v.rev + 1, v_active - v_path, v_path - v_active);
+    update conversations set
+        path = v_path + int8multirange(int8range(v.last_seq + 1, null)), path_rev = v.rev + 1,
+        message_count = count_undeleted(p_conversation_id, v_path)
+    where id = p_conversation_id;
+    perform advance_v1(v, v_now);
+    return v.rev + 1;
+end $$;
+
+-- Promise: the user's thumb on a message (or on the conversation, seq 0) is this one, or gone with a
+--          null rating.  Any participant may; it is no change of the conversation and has no rev.
+-- Locks:   none: the row is the user's own.
+create function rate_v1(
+    p_conversation_id uuid, p_user text, p_seq bigint, p_rating smallint, p_comment text
+) returns timestamptz
+language plpgsql as $$
+declare
+    v conversations;
+    v_now timestamptz := clock_timestamp();
+begin
+    -- Shared with others, so that an erasure waits for it and finds it.
+    select * into v from conversations where id = p_conversation_id for key share;
+    if not found then
+        if exists (select from erased where conversation_id = p_conversation_id) then
+            raise exception using errcode = 'GR410', message = 'this conversation was erased';
+        end if;
+        raise exception using errcode = 'GR404', message = 'no such conversation';
+    end if;
+    perform require_role_v1(v, p_user, 'viewer');
+    if p_seq <> 0 and not exists (
+        select from messages m
+        where m.conversation_id = p_conversation_id and m.seq = p_seq and m.deleted_at is null
+    ) then
+        raise exception using errcode = 'GR404', message = 'no such message';
+    end if;
+    if p_rating is null then
+        delete from feedback
+        where conversation_id = p_conversation_id and seq = p_seq and user_id = p_user;
+        return v_now;
+    end if;
+    insert into feedback (conversation_id, seq, user_id, rating, comment, at)
+    values (p_conversation_id, p_seq, p_user, p_rating, p_comment, v_now)
+    on conflict (conversation_id, seq, user_id) do update
+        set rating = excluded.rating, comment = excluded.comment, at = excluded.at;
+    return v_now;
+end $$;
+
+-- The first seq that was numbered after a rev.  Revs never fall as seqs rise and seqs are dense, so
+-- halving the interval finds it in as many index probes as its length has bits.
+create function first_seq_after_rev(
+    p_conversation_id uuid, p_first bigint, p_last bigint, p_rev bigint
+) returns bigint
+language plpgsql stable as $$
+declare
+    v_low bigint := p_first;
+    v_high bigint := p_last + 1;
+    v_middle bigint;
+    v_rev bigint;
+begin
+    while v_low < v_high loop
+        v_middle := (v_low + v_high) / 2;
+        select m.rev into v_rev from messages m
+        where m.conversation_id = p_conversation_id and m.seq = v_middle;
+        if v_rev > p_rev then
+            v_high := v_middle;
+        else
+            v_low := v_middle + 1;
+        end if;
+    end loop;
+    return v_low;
+end $$;
+
+-- Catching up: what changed since a rev, read from the state as it is.  There is no second log to
+-- fall behind or to be pruned, and a change that spans many revs is as large as what it changed.
+
+set search_path = greffier;
+
+-- A participant as the API shows it.
+create function participants_json(p_conversation_id uuid) returns text
+language plpgsql stable as $$ begin return (
+    select '[' || coalesce(string_agg(
+        '{"user_id":' || to_json(p.user_id) || ',"name":' || coalesce(to_json(u.name)::text, 'null')
+        || ',"role":"' || p.role || '","joined_at":"' || rfc3339(p.joined_at)
+        || '","last_read_seq":' || p.last_read_seq || '}', ',' order by p.joined_at, p.user_id), '') || ']'
+    from participants p left join users u on u.id = p.user_id
+    where p.conversation_id = p_conversation_id and p.left_at is null
+); end $$;
+
+-- Stretches as the API shows them: [[first, last], …].
+create function stretches_json(p_stretches int8multirange) returns text
+language sql immutable parallel safe
+return '[' || coalesce((
+    select string_agg('[' || lower(x) || ',' || upper(x) - 1 || ']', ',' order by lower(x))
+    from unnest(p_stretches) x), '') || ']';
+
+-- What a reader at rev p_since lacks, up to rev upto: the messages on the active path that were
+-- appended, changed or brought back since, each once and as it is now, in the order of the rev that
+-- made it so; the stretches that left the path; the conversation; the participants if they or their
+-- marks changed.  No row: not theirs to see.
+--
+-- It is bounded by p_bytes and by 2000 messages.  Then `more` is true, upto lies before the
+-- conversation's rev, and the reader asks on from upto: whole revs are sent, at least one.  A
+-- position that cannot be continued within bounds (it is ahead of us, or a rev changed too much at
+-- once) is reset: the reader starts from a page.
+--
+-- Stable: all of it sees one snapshot.
+create function changes_since(
+    p_conversation_id uuid, p_reader text, p_since bigint, p_epoch text, p_cut integer, p_bytes integer
+) returns table (
+    reset boolean, upto bigint, more boolean, messages text, superseded text, conversation text,
+    participants text
+)
+language plpgsql stable rows 1 as $$
+#variable_conflict use_column
+declare
+    c_most constant integer := 2000;
+    v conversations;
+    v_active int8multirange;
+    v_fresh bigint;
+    v_returned int8multirange;
+    v_horizon bigint;
+    v_past bigint;
+begin
+    select c.* into v from conversations c
+    where c.id = p_conversation_id
+      and (p_reader is null or exists (
+          select from participants p
+          where p.conversation_id = c.id and p.user_id = p_reader and p.left_at is null));
+    if not found then
+        return;
+    end if;
+    conversation := conversation_json(v, p_reader, p_epoch);
+    reset := p_since > v.rev or p_since < 0;
+    upto := v.rev;
+    more := false;
+    messages := '';
+    superseded := '[]';
+    if reset or p_since = v.rev then
+        return next;
+        return;
+    end if;
+    v_active := v.path * int8multirange(int8range(v.first_seq, v.last_seq + 1));
+    v_fresh := first_seq_after_rev(v.id, v.first_seq, v.last_seq, p_since);
+    -- Where each kind of candidate is cut off: nothing at or beyond that rev is complete.
+    v_horizon := v.rev + 1;
+    select m.rev into v_past from messages m
+    where m.conversation_id = v.id and m.seq = v_fresh + c_most;
+    v_horizon := least(v_horizon, coalesce(v_past, v_horizon));
+    select m.changed_rev into v_past from messages m
+    where m.conversation_id = v.id and m.changed_rev > p_since
+    order by m.changed_rev offset c_most limit 1;
+    v_horizon := least(v_horizon, coalesce(v_past, v_horizon));
+    v_returned := '{}';
+    if v.path_rev > p_since then
+        v_returned := v_active * int8multirange(int8range(v.first_seq, v_fresh)) * coalesce((
+            select range_agg(x)
+            from path_changes h cross join lateral unnest(h.returned) x
+            where h.conversation_id = v.id and h.rev > p_since), '{}');
+        if count_undeleted(v.id, v_returned) > c_most then
+            reset := true;
+            return next;
+            return;
+        end if;
+    end if;
+
+    with candidate as (
+        select m.seq, coalesce(m.changed_rev, m.rev) as at_rev
+        from messages m
+        where m.conversation_id = v.id and m.seq >= v_fresh and m.seq < v_fresh + c_most
+          and m.seq <= v.last_seq
+        union
+        select m.seq, m.changed_rev
+        from messages m
+        where m.conversation_id = v.id and m.changed_rev > p_since and m.changed_rev < v_horizon
+          and m.seq < v_fresh
+        union
+        select m.seq, greatest(coalesce(m.changed_rev, m.rev), (
+            select max(h.rev) from path_changes h
+            where h.conversation_id = v.id and h.rev > p_since and m.seq <@ h.returned))
+        from unnest(v_returned) x
+        join messages m on m.conversation_id = v.id and m.seq >= lower(x) and m.seq < upper(x)
+    ), due as (
+        select k.seq, max(k.at_rev) as at_rev from candidate k
+        where k.seq <@ v_active
+        group by k.seq
+    ), written as (
+        select d.seq, d.at_rev, message_json(m, p_cut) as body
+        from due d
+        join messages m on m.conversation_id = v.id and m.seq = d.seq
+        where d.at_rev < v_horizon
+    ), sized as (
+        -- with its peers: a rev is sent whole
+        select w.*, sum(octet_length(w.body) + 1) over (order by w.at_rev) as bytes,
+            dense_rank() over (order by w.at_rev) as place
+        from written w
+    )
+    select string_agg(s.body, ',' order by s.seq) filter (where s.bytes <= p_bytes or s.place = 1),
+        min(s.at_rev) filter (where s.bytes > p_bytes and s.place > 1)
+    into messages, v_past
+    from sized s;
+    messages := coalesce(messages, '');
+    v_horizon := least(v_horizon, coalesce(v_past, v_horizon));
+    upto := v_horizon - 1;
+    more := upto < v.rev;
+    if upto <= p_since then
+        reset := true;
+        messages := '';
+        upto := v.rev;
+        more := false;
+        return next;
+        return;
+    end if;
+    if v.path_rev > p_since then
+        superseded := stretches_json(coalesce((
+            select range_agg(x)
+            from path_changes h cross join lateral unnest(h.removed) x
+            where h.conversation_id = v.id and h.rev > p_since and h.rev <= upto), '{}') - v_active);
+    end if;
+    if v.people_rev > p_since and not more then
+        participants := participants_json(v.id);
+    end if;
+    return next;
+end $$;
+
+-- People in a conversation: who joins and leaves, invitations, and how far everybody has read.
+
+set search_path = greffier;
+
+-- Every advance of a mark: who had read up to where, and when.  When somebody read message s is the
+-- earliest mark at or above s.
+create table read_marks (
+    conversation_id uuid not null,
+    user_id text not null,
+    upto_seq bigint not null,
+    at timestamptz not null,
+    primary key (conversation_id, user_id, upto_seq)
+);
+
+create table invitations (
+    conversation_id uuid not null,
+    id uuid not null,
+    token_hash bytea not null,
+    role text not null check (role in ('member', 'viewer')),
+    created_by text not null,
+    created_at timestamptz not null,
+    expires_at timestamptz,
+    max_uses integer check (max_uses > 0),
+    uses integer not null default 0,
+    revoked_at timestamptz,
+    primary key (conversation_id, id)
+);
+
+-- An invitation is found by its token's hash, so that has a small table of its own.
+create table invitation_tokens (
+    token_hash bytea primary key,
+    conversation_id uuid not null,
+    invitation_id uuid not null
+);
+
+-- Promise: a system message that tells people an event is the conversation's next; it belongs to
+--          the change under way and has its rev.
+-- Locks:   none beyond the conversation's row, which the caller holds.
+create function append_event_v1(
+    p_conversation conversations, p_id uuid, p_rev bigint, p_content text, p_event text,
+    p_user text, p_by text, p_at timestamptz
+) returns void
+language plpgsql as $$
+begin
+    insert into messages (
+        conversation_id, seq, id, parent_seq, role, written_by, content, created_at, rev,
+        said_no, tool_no, metadata
+    ) values (
+        p_conversation.id, p_conversation.last_seq + 1, p_id,
+        path_end(p_conversation.path, p_conversation.first_seq, p_conversation.last_seq),
+        'system', p_by, p_content, p_at, p_rev, p_conversation.said_total, p_conversation.tool_total,
+        jsonb_build_object('greffier_event', p_event, 'user_id', p_user)
+    );
+    update conversations set last_seq = last_seq + 1, message_count = message_count + 1
+    where id = p_conversation.id;
+end $$;
+
+-- Promise: the user is in the conversation with this role, and everybody is told in a system
+--          message; who was there with this role already changes nothing.
+-- Locks:   none beyond the conversation's row, which the caller holds; users by id.
+create function join_v1(
+    p_conversation conversations, p_user text, p_role text, p_by text, p_message_id uuid
+) returns bigint
+language plpgsql as $$
+declare
+    v_now timestamptz := greatest(clock_timestamp(), p_conversation.updated_at);
+    v_rev bigint := p_conversation.rev + 1;
+    v_old participants;
+    v_name text;
+begin
+    select * into v_old from participants
+    where conversation_id = p_conversation.id and user_id = p_user;
+    if v_old.left_at is null and v_old.role = p_role then
+        return p_conversation.rev;
+    end if;
+    insert into participants as p (conversation_id, user_id, role, joined_at, rev)
+    values (p_conversation.id, p_user, p_role, v_now, v_rev)
+    on conflict (conversation_id, user_id) do update set
+        role = excluded.role, rev = excluded.rev,
+        joined_at = case when p.left_at is null then p.joined_at else excluded.joined_at end,
+        left_at = null;
+    if v_old.user_id is null or v_old.left_at is not null then
+        insert into listings as l (
+            user_id, conversation_id, listed_at, kind, subject, archived, list_rev
+        )
+        select a.user_id, p_conversation.id, p_conversation.listed_at, p_conversation.kind, null,
+            p_conversation.archived_at is not null, a.list_rev
+        from advance_lists_v1(array[p_user]) a
+        on conflict (user_id, conversation_id) do update set
+            listed_at = excluded.listed_at, archived = excluded.archived,
+            list_rev = excluded.list_rev, removed_at = null;
+        select coalesce(name, p_user) into v_name from users where id = p_user;
+        perform append_event_v1(
+            p_conversation, p_message_id, v_rev, v_name || ' joined', 'joined', p_user, p_by, v_now);
+    end if;
+    update conversations set people_rev = v_rev where id = p_conversation.id;
+    perform advance_v1(p_conversation, v_now);
+    return v_rev;
+end $$;
+
+-- Promise: the user is a participant with this role.  The owner manages people; making somebody the
+--          owner hands a room over, and the former owner stays as a member.
+-- Locks:   the conversation's row, users by id.
+create function set_participant_v1(
+    p_conversation_id uuid, p_actor text, p_user text, p_role text, p_must_exist boolean,
+    p_by text, p_message_id uuid
+) returns bigint
+language plpgsql as $$
+declare
+    v conversations := lock_conversation_v1(p_conversation_id, p_actor, 'owner');
+    v_now timestamptz := greatest(clock_timestamp(), v.updated_at);
+    v_present boolean := exists (
+        select from participants
+        where conversation_id = p_conversation_id and user_id = p_user and left_at is null);
+begin
+    if p_must_exist and not v_present then
+        raise exception using errcode = 'GR404', message = 'no such participant';
+    end if;
+    if p_user = v.owner_id then
+        if p_role = 'owner' then
+            return v.rev;
+        end if;
+        raise exception using errcode = 'GR403', message = 'an owner hands the room over first';
+    end if;
+    if p_role <> 'owner' then
+        return join_v1(v, p_user, p_role, p_by, p_message_id);
+    end if;
+    if v.kind <> 'room' or not v_present then
+        raise exception using errcode = 'GR422', message = 'only a room is handed over, to a member';
+    end if;
+    update participants set role = case when user_id = p_user then 'owner' else 'member' end,
+        rev = v.rev + 1
+    where conversation_id = p_conversation_id and user_id in (p_user, v.owner_id);
+    update conversations set owner_id = p_user, people_rev = v.rev + 1 where id = v.id;
+    perform advance_v1(v, v_now);
+    return v.rev + 1;
+end $$;
+
+-- Promise: the user is no participant any more, from this rev on; everybody is told.  The owner
+--          removes anybody else, and anybody but the owner leaves.
+-- Locks:   the conversation's row, users by id.
+create function remove_participant_v1(
+    p_conversation_id uuid, p_actor text, p_user text, p_by text, p_message_id uuid
+) returns bigint
+language plpgsql as $$
+declare
+    v conversations := lock_conversation_v1(
+        p_conversation_id, p_actor, case when p_actor = p_user then 'viewer' else 'owner' end);
+    v_now timestamptz := greatest(clock_timestamp(), v.updated_at);
+    v_name text;
+begin
+    if p_user = v.owner_id then
+        raise exception using errcode = 'GR403',
+            message = 'an owner hands the room over first, or erases it';
+    end if;
+    update participants set left_at = v_now, rev = v.rev + 1
+    where conversation_id = p_conversation_id and user_id = p_user and left_at is null;
+    if not found then
+        raise exception using errcode = 'GR404', message = 'no such participant';
+    end if;
+    update listings l set removed_at = v_now, list_rev = a.list_rev
+    from advance_lists_v1(array[p_user]) a
+    where l.user_id = a.user_id and l.conversation_id = p_conversation_id;
+    select coalesce(name, p_user) into v_name from users where id = p_user;
+    perform append_event_v1(
+        v, p_message_id, v.rev + 1, v_name || ' left', 'left', p_user, p_by, v_now);
+    update conversations set people_rev = v.rev + 1 where id = v.id;
+    perform advance_v1(v, v_now);
+    return v.rev + 1;
+end $$;
+
+-- Promise: an invitation with a role at most the inviter's; only its token's hash is kept.
+-- Locks:   the conversation's row.
+create function invite_v1(
+    p_conversation_id uuid, p_actor text, p_id uuid, p_token_hash bytea, p_role text,
+    p_lifetime interval, p_max_uses integer, p_by text
+) returns void
+language plpgsql as $$
+declare
+    v conversations := lock_conversation_v1(p_conversation_id, p_actor, 'member');
+    v_now timestamptz := clock_timestamp();
+begin
+    insert into invitations (
+        conversation_id, id, token_hash, role, created_by, created_at, expires_at, max_uses
+    ) values (
+        v.id, p_id, p_token_hash, p_role, p_by, v_now, v_now + p_lifetime, p_max_uses
+    );
+    insert into invitation_tokens (token_hash, conversation_id, invitation_id)
+    values (p_token_hash, v.id, p_id);
+end $$;
+
+-- Promise: the invitation lets nobody in any more.  Its maker and the owner may.
+-- Locks:   the conversation's row.
+create function revoke_invitation_v1(p_conversation_id uuid, p_actor text, p_id uuid) returns void
+language plpgsql as $$
+declare
+    v conversations := lock_conversation_v1(p_conversation_id, p_actor, 'member');
+    v_maker text;
+begin
+    select created_by into v_maker from invitations
+    where conversation_id = v.id and id = p_id and revoked_at is null;
+    if not found then
+        raise exception using errcode = 'GR404', message = 'no such invitation';
+    end if;
+    if p_actor is not null and v_maker <> p_actor and v.owner_id <> p_actor then
+        raise exception using errcode = 'GR403', message = 'its maker or the owner revokes it';
+    end if;
+    update invitations set revoked_at = clock_timestamp() where conversation_id = v.id and id = p_id;
+    delete from invitation_tokens t using invitations i
+    where i.conversation_id = v.id and i.id = p_id and t.token_hash = i.token_hash;
+end $$;
+
+-- Promise: whoever brings a living token is in; its uses never exceed max_uses, and one who was in
+--          already uses none up.
+-- How:     the token names the conversation; everything is looked at again under its row lock.
+-- Locks:   the conversation's row, users by id.
+create function accept_invitation_v1(p_token_hash bytea, p_user text, p_message_id uuid) returns uuid
+language plpgsql as $$
+declare
+    v conversations;
+    i invitations;
+begin
+    select c.* into v from invitation_tokens t join conversations c on c.id = t.conversation_id
+    where t.token_hash = p_token_hash
+    for no key update of c;
+    if found then
+        select * into i from invitations
+        where conversation_id = v.id and token_hash = p_token_hash and revoked_at is null
+          and (expires_at is null or expires_at > clock_timestamp());
+    end if;
+    if i.id is null then
+        raise exception using errcode = 'GR404', message = 'no such invitation';
+    end if;
+    if exists (
+        select from participants
+        where conversation_id = v.id and user_id = p_user and left_at is null
+    ) then
+        return v.id;
+    end if;
+    if i.uses >= i.max_uses then
+        raise exception using errcode = 'GR404', message = 'no such invitation';
+    end if;
+    update invitations set uses = uses + 1 where conversation_id = v.id and id = i.id;
+    perform join_v1(v, p_user, i.role, p_user, p_message_id);
+    return v.id;
+end $$;
+
+-- Promise: the user's mark is at least here, never moved back, never beyond the last message.
+-- Locks:   the conversation's row.
+create function read_upto_v1(
+    p_conversation_id uuid, p_user text, p_seq bigint, out last_read_seq bigint, out rev bigint
+)
+language plpgsql as $$
+declare
+    v conversations := lock_conversation_v1(p_conversation_id, p_user, 'viewer');
+    v_to bigint := least(p_seq, v.last_seq);
+    v_now timestamptz := clock_timestamp();
+begin
+    select p.last_read_seq into last_read_seq from participants p
+    where p.conversation_id = v.id and p.user_id = p_user and p.left_at is null;
+    rev := v.rev;
+    if last_read_seq is null then
+        raise exception using errcode = 'GR403', message = 'only a participant reads';
+    end if;
+    if v_to <= last_read_seq then
+        return;
+    end if;
+    last_read_seq := v_to;
+    rev := v.rev + 1;
+    update participants p set last_read_seq = v_to, rev = v.rev + 1
+    where p.conversation_id = v.id and p.user_id = p_user;
+    insert into read_marks (conversation_id, user_id, upto_seq, at) values (v.id, p_user, v_to, v_now);
+    -- Reading is no activity: the conversation keeps its place in everybody's list.
+    update conversations c set rev = c.rev + 1, people_rev = c.rev + 1 where c.id = v.id;
+end $$;
+
+-- Subjects: one active conversation per person and subject, made by the first message.
+
+set search_path = greffier;
+
+-- Promise: the message is on record in the owner's active conversation on the subject, which is made
+--          if there is none; at once from many sides it is made once.  An id already said on this
+--          subject, also in an archived conversation, names that message.  Another agent than the
+--          conversation's is refused.  outcome is as append_message_v1's, or agent-fixed.
+-- How:     the slot's row orders everybody who speaks on the subject.
+-- Locks:   subject slot, conversation, users by id.
+create function say_on_subject_v1(
+    p_owner text, p_subject text, p_agent_id uuid, p_new_conversation_id uuid, p_request_hash uuid,
+    p_id uuid, p_hash bytea, p_author_name text, p_written_by text, p_content text, p_fresh boolean,
+    out outcome text, out conversation_id uuid, out created boolean, out seq bigint,
+    out parent_seq bigint, out rev bigint, out created_at timestamptz, out author_id text
+)
+language plpgsql as $$
+#variable_conflict use_column
+declare
+    v_agent uuid;
+    v_hash bytea;
+begin
+    created := false;
+    insert into subject_slots as s (owner_id, subject, conversation_id)
+    values (p_owner, p_subject, p_new_conversation_id)
+    on conflict (owner_id, subject) do update set subject = excluded.subject
+    returning s.conversation_id into conversation_id;
+    -- Whoever spoke before us on this subject has committed: look now, not before the lock.
+    if not p_fresh then
+        select l.conversation_id, m.seq, m.request_hash
+        into say_on_subject_v1.conversation_id, say_on_subject_v1.seq, v_hash
+        from listings l
+        cross join lateral (
+            select m.seq, m.request_hash from messages m
+            where m.conversation_id = l.conversation_id and m.id = p_id
+            limit 1
+        ) m
+        where l.user_id = p_owner and l.subject = p_subject and l.removed_at is null
+        limit 1;
+        if found then
+            outcome := case when v_hash is null or v_hash = p_hash then 'replayed' else 'id-reused' end;
+            -- A slot made a moment ago for a conversation that is not to be.
+            delete from subject_slots s
+            where s.owner_id = p_owner and s.subject = p_subject
+              and s.conversation_id = p_new_conversation_id;
+            return;
+        end if;
+        select s.conversation_id into say_on_subject_v1.conversation_id
+        from subject_slots s where s.owner_id = p_owner and s.subject = p_subject;
+    end if;
+    if conversation_id = p_new_conversation_id then
+        created := create_conversation_v1(
+            p_new_conversation_id, p_request_hash, 'assistant', '', p_subject, p_agent_id, p_owner,
+            30, '{}', '{}', '{}');
+    elsif p_agent_id is not null then
+        select c.agent_id into v_agent from conversations c
+        where c.id = say_on_subject_v1.conversation_id;
+        if v_agent is distinct from p_agent_id then
+            outcome := 'agent-fixed';
+            return;
+        end if;
+    end if;
+    select a.outcome, a.seq, a.parent_seq, a.rev, a.created_at, a.author_id
+    into say_on_subject_v1.outcome, say_on_subject_v1.seq, say_on_subject_v1.parent_seq,
+        say_on_subject_v1.rev, say_on_subject_v1.created_at, say_on_subject_v1.author_id
+    from append_message_v1(
+        say_on_subject_v1.conversation_id, p_owner, p_id, p_hash, 'user', p_owner, p_author_name,
+        p_written_by, p_content, null, null, null, null, null, null, null, p_fresh, true) a;
+    if outcome not in ('stored', 'replayed') and created then
+        raise exception 'a new conversation refused its first message: %', outcome;
+    end if;
+end $$;
+
+-- Erasure: content that is gone at once from every table, with only the id remembered.
+
+set search_path = greffier;
+
+-- Promise: nothing of the conversation is left but its id among the erased; its owner alone may.
+--          Erasing what was erased answers gone.
+-- Locks:   subject slot, conversation, users by id.
+create function erase_conversation_v1(p_id uuid, p_actor text) returns void
+language plpgsql as $$
+declare
+    v conversations;
+    v_users text[];
+begin
+    delete from subject_slots s using conversations c
+    where c.id = p_id and (p_actor is null or c.owner_id = p_actor)
+      and s.owner_id = c.owner_id and s.subject = c.subject and s.conversation_id = p_id;
+    select * into v from conversations where id = p_id for update;
+    if not found then
+        if exists (select from erased where conversation_id = p_id) then
+            raise exception using errcode = 'GR410', message = 'this conversation was erased';
+        end if;
+        raise exception using errcode = 'GR404', message = 'no such conversation';
+    end if;
+    perform require_role_v1(v, p_actor, 'owner');
+    insert into erased (conversation_id, erased_at) values (p_id, clock_timestamp());
+    select array_agg(user_id) into v_users
+    from participants where conversation_id = p_id and left_at is null;
+    -- The tombstone keeps who had it, so that a list that was away learns of the removal.
+    update listings l set removed_at = clock_timestamp(), subject = null, list_rev = a.list_rev
+    from advance_lists_v1(v_users) a
+    where l.user_id = a.user_id and l.conversation_id = p_id;
+    delete from messages where conversation_id = p_id;
+    delete from message_versions where conversation_id = p_id;
+    delete from branches where conversation_id = p_id;
+    delete from path_changes where conversation_id = p_id;
+    delete from feedback where conversation_id = p_id;
+    delete from read_marks where conversation_id = p_id;
+    delete from invitation_tokens where conversation_id = p_id;
+    delete from invitations where conversation_id = p_id;
+    delete from participants where conversation_id = p_id;
+    delete from conversations where id = p_id;
+end $$;
+
+-- Promise: in this conversation nothing names the user any more: what they wrote stays, under a name
+--          that belongs to nobody and is another one in every conversation.  Their own
+--          conversation goes to the member who has been there longest, or is erased when there is
+--          none or it is an assistant's.  Returns whether it was erased.
+-- Locks:   subject slot (erasure), conversation, users by id.
+create function forget_user_in_v1(
+    p_conversation_id uuid, p_user text, p_alias text, p_message_id uuid
+) returns boolean
+language plpgsql as $$
+declare
+    v conversations;
+    v_now timestamptz;
+    v_heir text;
+begin
+    select * into v from conversations where id = p_conversation_id;
+    if not found then
+        return false;
+    end if;
+    if v.owner_id = p_user then
+        if v.kind = 'room' then
+            select user_id into v_heir from participants
+            where conversation_id = p_conversation_id and user_id <> p_user and left_at is null
+            order by role = 'viewer', joined_at, user_id
+            limit 1;
+        end if;
+        if v_heir is null then
+            perform erase_conversation_v1(p_conversation_id, null);
+            return true;
+        end if;
+        perform set_participant_v1(
+            p_conversation_id, null, v_heir, 'owner', true, 'service', p_message_id);
+    end if;
+    select * into v from conversations where id = p_conversation_id for no key update;
+    v_now := greatest(clock_timestamp(), v.updated_at);
+    update messages set
+        author_id = case when author_id = p_user then p_alias else author_id end,
+        author_name = case when author_id = p_user then null else author_name end,
+        written_by = case when written_by = p_user then p_alias else written_by end,
+        content = case when metadata ->> 'user_id' = p_user and metadata ? 'greffier_event'
+            then 'Somebody ' || (metadata ->> 'greffier_event') else content end,
+        metadata = case when metadata ->> 'user_id' = p_user
+            then jsonb_set(metadata, '{user_id}', to_jsonb(p_alias)) else metadata end,
+        changed_rev = v.rev + 1
+    where conversation_id = p_conversation_id
+      and (author_id = p_user or written_by = p_user or metadata ->> 'user_id' = p_user);
+    update message_versions set replaced_by = p_alias
+    where conversation_id = p_conversation_id and replaced_by = p_user;
+    update invitations set created_by = p_alias
+    where conversation_id = p_conversation_id and created_by = p_user;
+    delete from feedback where conversation_id = p_conversation_id and user_id = p_user;
+    delete from read_marks where conversation_id = p_conversation_id and user_id = p_user;
+    delete from participants where conversation_id = p_conversation_id and user_id = p_user;
+    delete from listings where conversation_id = p_conversation_id and user_id = p_user;
+    update conversations set people_rev = v.rev + 1 where id = v.id;
+    perform advance_v1(v, v_now);
+    return false;
+end $$;
+
+-- Promise: the user is unknown here; a token that names them later names somebody new.
+-- Locks:   the user's row.
+create function forget_user_v1(p_user text) returns void
+language plpgsql as $$
+begin
+    delete from subject_slots where owner_id = p_user;
+    delete from listings where user_id = p_user;
+    delete from users where id = p_user;
+end $$;
