@@ -15,7 +15,12 @@
 -- to another table: a foreign key on messages costs 17 % of an append, and the UPDATE of the
 -- conversation's counters proves that it exists.
 
-create schema if not exists greffier;
+-- Its owner may have made it already for a role that may not create schemas.
+do $$ begin
+    if to_regnamespace('greffier') is null then
+        create schema greffier;
+    end if;
+end $$;
 set search_path = greffier;
 
 -- Which conversations one statement may touch together.  One group on plain PostgreSQL; on a
@@ -1600,6 +1605,7 @@ create function revoke_invitation_v1(p_conversation_id uuid, p_actor text, p_id 
 language plpgsql as $$
 declare
     v conversations := lock_conversation_v1(p_conversation_id, p_actor, 'member');
+    v_now timestamptz := clock_timestamp();
     v_maker text;
 begin
     select created_by into v_maker from invitations
@@ -1610,7 +1616,7 @@ begin
     if p_actor is not null and v_maker <> p_actor and v.owner_id <> p_actor then
         raise exception using errcode = 'GR403', message = 'its maker or the owner revokes it';
     end if;
-    update invitations set revoked_at = clock_timestamp() where conversation_id = v.id and id = p_id;
+    update invitations set revoked_at = v_now where conversation_id = v.id and id = p_id;
     delete from invitation_tokens t using invitations i
     where i.conversation_id = v.id and i.id = p_id and t.token_hash = i.token_hash;
 end $$;
@@ -1763,6 +1769,7 @@ create function erase_conversation_v1(p_id uuid, p_actor text) returns void
 language plpgsql as $$
 declare
     v conversations;
+    v_now timestamptz := clock_timestamp();
     v_users text[];
 begin
     delete from subject_slots s using conversations c
@@ -1776,11 +1783,11 @@ begin
         raise exception using errcode = 'GR404', message = 'no such conversation';
     end if;
     perform require_role_v1(v, p_actor, 'owner');
-    insert into erased (conversation_id, erased_at) values (p_id, clock_timestamp());
+    insert into erased (conversation_id, erased_at) values (p_id, v_now);
     select array_agg(user_id) into v_users
     from participants where conversation_id = p_id and left_at is null;
     -- The tombstone keeps who had it, so that a list that was away learns of the removal.
-    update listings l set removed_at = clock_timestamp(), subject = null, list_rev = a.list_rev
+    update listings l set removed_at = v_now, subject = null, list_rev = a.list_rev
     from advance_lists_v1(v_users) a
     where l.user_id = a.user_id and l.conversation_id = p_id;
     delete from messages where conversation_id = p_id;

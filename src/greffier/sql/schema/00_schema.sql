@@ -15,7 +15,12 @@
 -- to another table: a foreign key on messages costs 17 % of an append, and the UPDATE of the
 -- conversation's counters proves that it exists.
 
-create schema if not exists greffier;
+-- Its owner may have made it already for a role that may not create schemas.
+do $$ begin
+    if to_regnamespace('greffier') is null then
+        create schema greffier;
+    end if;
+end $$;
 set search_path = greffier;
 
 -- Which conversations one statement may touch together.  One group on plain PostgreSQL; on a

@@ -195,6 +195,7 @@ create function revoke_invitation_v1(p_conversation_id uuid, p_actor text, p_id 
 language plpgsql as $$
 declare
     v conversations := lock_conversation_v1(p_conversation_id, p_actor, 'member');
+    v_now timestamptz := clock_timestamp();
     v_maker text;
 begin
     select created_by into v_maker from invitations
@@ -205,7 +206,7 @@ begin
     if p_actor is not null and v_maker <> p_actor and v.owner_id <> p_actor then
         raise exception using errcode = 'GR403', message = 'its maker or the owner revokes it';
     end if;
-    update invitations set revoked_at = clock_timestamp() where conversation_id = v.id and id = p_id;
+    update invitations set revoked_at = v_now where conversation_id = v.id and id = p_id;
     delete from invitation_tokens t using invitations i
     where i.conversation_id = v.id and i.id = p_id and t.token_hash = i.token_hash;
 end $$;

@@ -9,6 +9,7 @@ create function erase_conversation_v1(p_id uuid, p_actor text) returns void
 language plpgsql as $$
 declare
     v conversations;
+    v_now timestamptz := clock_timestamp();
     v_users text[];
 begin
     delete from subject_slots s using conversations c
@@ -22,11 +23,11 @@ begin
         raise exception using errcode = 'GR404', message = 'no such conversation';
     end if;
     perform require_role_v1(v, p_actor, 'owner');
-    insert into erased (conversation_id, erased_at) values (p_id, clock_timestamp());
+    insert into erased (conversation_id, erased_at) values (p_id, v_now);
     select array_agg(user_id) into v_users
     from participants where conversation_id = p_id and left_at is null;
     -- The tombstone keeps who had it, so that a list that was away learns of the removal.
-    update listings l set removed_at = clock_timestamp(), subject = null, list_rev = a.list_rev
+    update listings l set removed_at = v_now, subject = null, list_rev = a.list_rev
     from advance_lists_v1(v_users) a
     where l.user_id = a.user_id and l.conversation_id = p_id;
     delete from messages where conversation_id = p_id;
