@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
+
+import msgspec
 
 from greffier.errors import Error, Gone, Invalid, NotFound
 from greffier.model.limits import DEFAULT, Limits
@@ -141,6 +143,23 @@ async def page(
         row["rev"],
         database.epoch,
     )
+
+
+async def with_readers(database: Database, conversation_id: UUID, found: Found) -> Found:
+    """Add to each message of a page who has read it and when (``read_by``), never its author.
+
+    It is read after the page and may know of a reader more; it costs as many marks as the page has
+    messages times participants, and so only on request.
+    """
+    messages = _messages(b"[%b]" % found.data)
+    rows = await database.read("readers_of", conversation_id, [one["seq"] for one in messages])
+    by_seq = {row["seq"]: msgspec.Raw(row["body"].encode()) for row in rows}
+    for one in messages:
+        one["read_by"] = by_seq.get(one["seq"], [])
+    return found._replace(data=msgspec.json.encode(messages)[1:-1])
+
+
+_messages = msgspec.json.Decoder(list[dict[str, Any]]).decode
 
 
 async def one(
