@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
@@ -92,6 +92,7 @@ class Invited(NamedTuple):
 
     id: UUID
     token: str
+    expires_at: datetime
 
 
 def token_hash(token: str) -> bytes:
@@ -107,6 +108,7 @@ async def invite(
     role: str = "member",
     expires_in: float | None = None,
     max_uses: int | None = None,
+    by: str | None = None,
 ) -> Invited:
     """Make an invitation that whoever has its token may accept.
 
@@ -117,6 +119,7 @@ async def invite(
         role: ``member`` or ``viewer``.
         expires_in: Seconds it lives; a week when not given, a year at most.
         max_uses: How many people it lets in; any number when not given.
+        by: Who is named as its maker, when that is not the actor.
 
     Raises:
         Invalid: A value is out of range.
@@ -133,7 +136,7 @@ async def invite(
         raise Invalid.at("/max_uses", "range", "A number from 1.")
     token = "gri_" + secrets.token_urlsafe(32)
     id_ = uuid7()
-    await database.verb(
+    made = await database.verb(
         INVITE,
         conversation_id,
         actor,
@@ -142,10 +145,10 @@ async def invite(
         role,
         lifetime,
         max_uses,
-        actor or "service",
+        actor or by or "service",
         again=False,
     )
-    return Invited(id_, token)
+    return Invited(id_, token, made[0][0])
 
 
 async def revoke(

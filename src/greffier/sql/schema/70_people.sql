@@ -174,7 +174,7 @@ end $$;
 create function invite_v1(
     p_conversation_id uuid, p_actor text, p_id uuid, p_token_hash bytea, p_role text,
     p_lifetime interval, p_max_uses integer, p_by text
-) returns void
+) returns timestamptz
 language plpgsql as $$
 declare
     v conversations := lock_conversation_v1(p_conversation_id, p_actor, 'member');
@@ -187,6 +187,7 @@ begin
     );
     insert into invitation_tokens (token_hash, conversation_id, invitation_id)
     values (p_token_hash, v.id, p_id);
+    return v_now + p_lifetime;
 end $$;
 
 -- Promise: the invitation lets nobody in any more.  Its maker and the owner may.
