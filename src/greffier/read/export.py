@@ -6,30 +6,41 @@ from collections.abc import AsyncIterator
 from uuid import UUID
 
 from greffier.errors import Invalid
+from greffier.read.formats import MEDIA, Language, form
 from greffier.read.pages import why_absent
 from greffier.store.database import Database
 from greffier.store.queries import queries
 
-FORMATS = {"jsonl": "application/x-ndjson", "json": "application/json"}
+#: Form → media type; ``jsonl`` and ``json`` are what an import reads back.
+FORMATS = MEDIA
 
 #: Rows fetched ahead; a message may be 16 MiB, so few.
 _PREFETCH = 20
 
 
 async def export(
-    database: Database, conversation_id: UUID, reader: str | None, form: str
+    database: Database,
+    conversation_id: UUID,
+    reader: str | None,
+    format_: str,
+    *,
+    language: Language = "en",
 ) -> AsyncIterator[bytes]:
     """Write out a conversation's active path, oldest first, as of one moment.
 
-    ``jsonl`` is the conversation on its first line and one message a line after it; ``json`` is one
-    object ``{"conversation": …, "messages": […]}``.  Both are what an import reads back.
+    Args:
+        database: Where.
+        conversation_id: Which.
+        reader: For whom; None is the service.
+        format_: One of ``FORMATS``; ``greffier.read.formats`` says what each is.
+        language: In which language the words around the messages are.
 
     Raises:
         Invalid: There is no such format.
         NotFound: The conversation is not there, or not the reader's.
         Gone: It was erased.
     """
-    if form not in FORMATS:
+    if format_ not in FORMATS:
         raise Invalid.at("/format", "format", f"One of {', '.join(FORMATS)}.")
     async with database.snapshot() as live:
         head = await live.fetchrow(
@@ -37,21 +48,11 @@ async def export(
         )
         if head is None:
             raise await why_absent(database, conversation_id)
-        conversation = head["body"].encode()
-        yield (
-            b'{"conversation":' + conversation + b"}\n"
-            if form == "jsonl"
-            else b'{"conversation":' + conversation + b',"messages":['
-        )
-        first = True
+        writer = form(format_, head["body"].encode(), language)
+        yield writer.head()
         async for row in live.cursor(
             queries()["export_messages"], conversation_id, prefetch=_PREFETCH
         ):
-            body = row["body"].encode()
-            if form == "jsonl":
-                yield body + b"\n"
-            else:
-                yield body if first else b",\n" + body
-            first = False
-        if form == "json":
-            yield b"]}\n"
+            yield writer.message(row["body"].encode())
+        if end := writer.tail():
+            yield end
