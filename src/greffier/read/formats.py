@@ -1,8 +1,8 @@
-"""Forms a conversation is written out in: for programs (jsonl, json) and for people (md, csv, html).
+"""Forms a conversation is written out in: for programs (jsonl, json), for people (md, csv, html).
 
-A form writes a head, one piece a message, and a tail.  What it writes is text and stays text: a cell of
-the table cannot become a formula, and the page has no script, loads nothing, and shows markup as
-the characters it is.
+A form writes a head, one piece a message, and a tail.  What it writes is text and stays text: a
+cell of the table cannot become a formula, and the page has no script, loads nothing, and shows
+markup as the characters it is.
 """
 
 from __future__ import annotations
@@ -197,8 +197,8 @@ def _fenced(text: str) -> str:
     return f"{fence}\n{text}\n{fence}"
 
 
-#: A spreadsheet takes a cell that begins so for a formula (OWASP, CSV injection); also behind blanks
-#: and in the wide forms that some programs fold.
+#: A spreadsheet takes a cell that begins so for a formula (OWASP, CSV injection); also behind
+#: blanks and in the wide forms that some programs fold.
 _FORMULA = re.compile(r"[\s\u00a0]*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 
 _COLUMNS: tuple[tuple[str, Callable[[Message], Any]], ...] = (
@@ -297,10 +297,10 @@ class Html:
         message = _message(body)
         words = _WORDS[self.language]
         at = message.said_at or message.created_at
+        who = html.escape(_heading(message, words))
         pieces = [
-            f'<article class="{message.role}" id="m{message.seq}"><header>'
-            f"<span>{html.escape(_heading(message, words))}</span>"
-            f'<time datetime="{rfc3339(at)}">{_when(at)}</time></header>'
+            f'<article class="{message.role}" id="m{message.seq}"><header><span>{who}</span>',
+            f'<time datetime="{rfc3339(at)}">{_when(at)}</time></header>',
         ]
         if message.deleted_at:
             pieces.append(f'<p class="note">{words.deleted}</p>')
