@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -32,6 +33,7 @@ class Slot:
         self._revive = revive
         self._connection: connection.Connection | None = None
         self._prepared: dict[str, asyncpg.prepared_stmt.PreparedStatement[Any]] = {}
+        self._names = itertools.count()
 
     async def open(self) -> connection.Connection:
         """Give the live connection, making one when there is none.
@@ -57,7 +59,10 @@ class Slot:
         live = await self.open()
         statement = self._prepared.get(sql)
         if statement is None:
-            statement = self._prepared[sql] = await live.prepare(sql)
+            # Named by us: without its own cache asyncpg gives no name, and PostgreSQL would then
+            # parse and plan at every call (a page took 1.5 ms of its CPU instead of 0.35).
+            name = f"greffier_{next(self._names)}"
+            statement = self._prepared[sql] = await live.prepare(sql, name=name)
         return statement
 
     async def fetch(self, sql: str, *args: object) -> list[asyncpg.Record]:
