@@ -17,6 +17,12 @@ from greffier.errors import EmbeddedError, SettingsError
 from helpers.holders import alive, connected, say, words
 
 
+def locks_open_in(pid: int) -> set[Path]:
+    """Give the lock files that a process has open."""
+    opened = (link.readlink() for link in Path(f"/proc/{pid}/fd").iterdir())
+    return {path for path in opened if path.suffix == ".lock"}
+
+
 async def test_a_new_folder_serves_and_is_stopped_with_its_only_holder(tmp_path: Path) -> None:
     """Nothing but a name is needed: database, user and encoding are there, and nothing stays."""
     async with open_cluster(tmp_path / "data") as cluster:
@@ -101,6 +107,11 @@ async def test_a_server_that_cannot_start_says_why(data_dir: Path) -> None:
 async def test_ctrl_c_at_the_terminal_does_not_reach_the_server(running: Cluster) -> None:
     """It has a session of its own, so we decide when it ends: after our last answer."""
     assert os.getsid(running.pid) == running.pid
+
+
+async def test_the_server_has_none_of_our_claims(running: Cluster) -> None:
+    """It holds the lock that says it lives, and not those that say who uses it."""
+    assert locks_open_in(running.pid) == {running.data_dir / "server.lock"}
 
 
 async def test_all_of_it_is_private(running: Cluster) -> None:

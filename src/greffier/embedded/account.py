@@ -87,8 +87,9 @@ def choose(folder: Folder, binaries: Binaries) -> tuple[Account, Binaries]:
         binaries = _copy(binaries)
         if not _runs(account, binaries):
             raise EmbeddedError(
-                f"PostgreSQL does not run as root, user namespaces are not allowed here, and it "
-                f"could not be started as {_name(identity[0])}. Run Greffier as an ordinary user."
+                "PostgreSQL does not run as root, user namespaces are not allowed here, and "
+                f"{_name(identity[0])} cannot run the programs in {binaries.bin_dir}. Put them "
+                "where every account can run them, or run Greffier as an ordinary user."
             )
     return account, binaries
 

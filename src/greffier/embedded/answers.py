@@ -11,9 +11,17 @@ from asyncpg.connect_utils import SessionAttribute
 
 from greffier.embedded.folder import PORT
 from greffier.embedded.server import DATABASE, USER
+from greffier.errors import EmbeddedError
+
+# The connection broke.  The last one: asyncpg says so when the server's last words reach it
+# between two of its own steps (met when the postmaster is killed again and again).
+_BROKEN = (OSError, asyncpg.PostgresConnectionError, asyncpg.InternalClientError)
 
 #: A server that says nothing for this long is stopped, swamped or gone.
 PATIENCE = 5.0
+
+# Creating a database writes some 7 MB and flushes them: 30 ms here, longer on a slow disk.
+CREATION = 60.0
 
 
 class Answer(enum.Enum):
@@ -47,26 +55,38 @@ async def ask(socket_dir: str) -> Reply:
             await connection.close()
     except asyncpg.InvalidCatalogNameError:
         return Reply(Answer.NO_DATABASE)
-    except asyncpg.TooManyConnectionsError:
-        return Reply(Answer.YES)  # a server with all its places taken is well alive
-    except asyncpg.CannotConnectNowError:
+    except asyncpg.OperatorInterventionError:
         return Reply(Answer.NOT_NOW)
     except TimeoutError:
         return Reply(Answer.SILENCE)
-    except (OSError, asyncpg.PostgresConnectionError):
+    except _BROKEN:
         return Reply(Answer.NOBODY)
+    except asyncpg.PostgresError:
+        # With all its places taken, or short of memory, it is well alive: the caller's own
+        # connection will hear what is the matter.
+        return Reply(Answer.YES)
     # Debian's says "15.18 (Debian 15.18-0+deb12u1)"
     return Reply(Answer.YES, version.partition(" ")[0])
 
 
 async def create_database(socket_dir: str) -> None:
-    """Create our database; the caller holds ``control.lock``, so nobody else is at it."""
-    connection = await _connect(socket_dir, "postgres")
+    """Create our database; the caller holds ``control.lock``, so nobody else is at it.
+
+    Raises:
+        EmbeddedError: PostgreSQL refuses, for want of room perhaps.
+    """
     try:
-        # template0: nobody can be connected to it, which CREATE DATABASE would refuse
-        await connection.execute(f"CREATE DATABASE {DATABASE} TEMPLATE template0")
-    finally:
-        await connection.close()
+        async with asyncio.timeout(CREATION):
+            connection = await _connect(socket_dir, "postgres")
+            try:
+                # template0: nobody can be connected to it, which CREATE DATABASE would refuse
+                await connection.execute(f"CREATE DATABASE {DATABASE} TEMPLATE template0")
+            finally:
+                await connection.close()
+    except (*_BROKEN, asyncpg.OperatorInterventionError):
+        return  # the server is going; whoever looks next sees to it
+    except asyncpg.PostgresError as error:
+        raise EmbeddedError(f"PostgreSQL could not create its database: {error}") from error
 
 
 async def _connect(socket_dir: str, database: str) -> asyncpg.Connection[asyncpg.Record]:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shutil
+import socket
 import stat
 import sys
 import tempfile
@@ -124,7 +125,7 @@ def choose_socket_dir(folder: Folder, recorded: str | None, owner: tuple[int, in
     if recorded is not None and make_private(Path(recorded), owner):
         return Path(recorded)
     for candidate in _socket_dirs(folder):
-        if fits(candidate) and make_private(candidate, owner):
+        if fits(candidate) and make_private(candidate, owner) and carries_sockets(candidate):
             return candidate
     # The name is taken by somebody else in a directory open to all.  Any other will do: the
     # processes that come later read it from the record of the running server.
@@ -164,6 +165,30 @@ def fits(directory: Path) -> bool:
         raw.decode()
     except UnicodeDecodeError:
         return False
+    return True
+
+
+def carries_sockets(directory: Path) -> bool:
+    """Say whether a socket works there, by trying: no system tells.
+
+    Docker Desktop's and Windows' shared folders, CIFS and some FUSE file systems take files and
+    refuse sockets.
+    """
+    path = directory / ".try"  # shorter than the socket's own name, so it fits
+    try:
+        path.unlink(missing_ok=True)
+        with (
+            socket.socket(socket.AF_UNIX) as listener,
+            socket.socket(socket.AF_UNIX) as caller,
+        ):
+            listener.bind(os.fsencode(path))
+            listener.listen(1)
+            caller.connect(os.fsencode(path))
+    except OSError:
+        return False
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
     return True
 
 

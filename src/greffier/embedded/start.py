@@ -27,12 +27,12 @@ class Start:
     #: Where in the log this start begins.
     offset: int
 
-    async def failure(self) -> str:
-        """Say how it ended."""
+    async def ended(self) -> tuple[bool, str]:
+        """Say whether the server was killed, and how it ended in words."""
         status = await self.child.wait()
         how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
         said = self.folder.log_since(self.offset)
-        return f"PostgreSQL ended before it was ready ({how}). It said:\n{said}"
+        return status < 0, f"PostgreSQL ended before it was ready ({how}). It said:\n{said}"
 
 
 async def start(

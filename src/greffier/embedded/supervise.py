@@ -34,6 +34,10 @@ START_LIMIT = 600.0
 # A fast shutdown writes one checkpoint.
 STOP_LIMIT = 120.0
 
+# How often a server may be killed while it starts, by a person or for want of memory, before we
+# give up; one that ends by itself would do so again.
+KILLS = 3
+
 # For a server that says it is ready and does not listen, or whose processes do not end.
 GRACE = 5.0
 
@@ -89,6 +93,7 @@ async def bring_up(
         SettingsError: A setting is not the caller's to choose.
     """
     started: Start | None = None
+    kills = 0
     wait = Wait()
     while True:
         lock = open_lock(folder, "server.lock")
@@ -97,10 +102,14 @@ async def bring_up(
                 found = await _look(folder, lock, wait)
                 if found is not None:
                     return found
-            elif started is None:  # no process of PostgreSQL is alive here
+            else:  # no process of PostgreSQL is alive here
+                if started is not None:
+                    killed, how = await started.ended()
+                    kills += killed
+                    if not killed or kills == KILLS:
+                        raise EmbeddedError(how)
+                    log.warning("%s", how)
                 started = await start(folder, binaries, settings, lock=lock)
-            else:
-                raise EmbeddedError(await started.failure())
         finally:
             locks.close(lock)
         await asyncio.sleep(POLL)
