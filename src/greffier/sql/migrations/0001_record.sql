@@ -109,6 +109,26 @@ begin
         where u.erased_at is null;
 end $$;
 
+-- API keys: for programs.  Only a hash is kept; the key is shown once, when it is made.
+
+set search_path = greffier;
+
+create table api_keys (
+    id uuid primary key,
+    key_hash bytea not null unique,
+    -- user: acts as one user; service: acts for the user it names; ops: sees how the service does
+    scope text not null check (scope in ('user', 'service', 'ops')),
+    user_id text,
+    name text not null,
+    created_by text not null,
+    created_at timestamptz not null default clock_timestamp(),
+    expires_at timestamptz,
+    check ((scope = 'user') = (user_id is not null))
+);
+
+-- serves list_keys
+create index api_keys_by_user on api_keys (user_id, created_at) where user_id is not null;
+
 -- Conversations: the row whose lock orders everything said in it, with its counters.
 
 set search_path = greffier;
@@ -275,22 +295,57 @@ begin
     return true;
 end $$;
 
--- Promise: the conversation's listings sort under p_at from now on.
--- Locks:   none beyond the conversation's row, which the caller holds.
-create function touch_listings_v1(p_conversation_ids uuid[], p_at timestamptz) returns void
+-- Promise: the conversations' listings sort under their listed_at as it now stands.
+-- Locks:   none beyond the conversations' rows, which the caller holds.
+create function touch_listings_v1(p_conversation_ids uuid[]) returns void
 language plpgsql as $$
 begin
-    update listings l set listed_at = p_at
-    from participants p
-    where p.conversation_id = any (p_conversation_ids) and p.left_at is null
-      and l.user_id = p.user_id and l.conversation_id = p.conversation_id;
+    update listings l set listed_at = c.listed_at
+    from conversations c
+    join participants p on p.conversation_id = c.id and p.left_at is null
+    where c.id = any (p_conversation_ids)
+      and l.user_id = p.user_id and l.conversation_id = c.id;
+end $$;
+
+-- Promise: nobody else takes or frees the conversation's subject until we commit.  Returns who has it;
+--          a free one is taken for this conversation.  Null when it has no subject, or is not the
+--          actor's own.
+-- How:     whoever takes a subject, frees it or hands its conversation over comes through here first,
+--          so the owner and the subject seen after the slot was locked stay so.
+-- Locks:   subject slot.
+create function hold_subject_v1(p_id uuid, p_actor text) returns uuid
+language plpgsql as $$
+declare
+    v_owner text;
+    v_subject text;
+    v_slot uuid;
+begin
+    loop
+        select owner_id, subject into v_owner, v_subject
+        from conversations where id = p_id and (p_actor is null or owner_id = p_actor);
+        if v_subject is null then
+            return null;
+        end if;
+        insert into subject_slots as s (owner_id, subject, conversation_id)
+        values (v_owner, v_subject, p_id)
+        on conflict (owner_id, subject) do update set subject = excluded.subject
+        returning conversation_id into v_slot;
+        if exists (
+            select from conversations where id = p_id and owner_id = v_owner and subject = v_subject
+        ) then
+            return v_slot;
+        end if;
+        -- Handed over or erased by somebody we waited for.
+        delete from subject_slots
+        where owner_id = v_owner and subject = v_subject and conversation_id = p_id;
+    end loop;
 end $$;
 
 -- Promise: title, metadata, history limit and archiving change together, as one rev, or nothing
 --          does; what already stands so costs no rev.  Archiving frees the subject, and bringing a
 --          conversation back takes it again if nobody else has it.  The owner alone may.
 -- How:     p_if_rev (If-Match) is compared under the lock.
--- Locks:   subject slot (only to bring back), conversation, users by id.
+-- Locks:   subject slot (only to archive or bring back), conversation, users by id.
 create function patch_conversation_v1(
     p_id uuid, p_actor text, p_if_rev bigint, p_title text, p_metadata jsonb,
     p_history_limit integer, p_archived boolean
@@ -302,29 +357,10 @@ declare
     v_slot uuid;
     v_users text[];
 begin
-    -- The slot comes before the row in the lock order; owner and subject never change.
     if p_archived is not null then
-        select * into v from conversations where id = p_id;
-        if v.subject is not null and (p_actor is null or p_actor = v.owner_id) then
-            if p_archived then
-                perform from subject_slots
-                where owner_id = v.owner_id and subject = v.subject for update;
-            else
-                insert into subject_slots as s (owner_id, subject, conversation_id)
-                values (v.owner_id, v.subject, p_id)
-                on conflict (owner_id, subject) do update set subject = excluded.subject
-                returning conversation_id into v_slot;
-            end if;
-        end if;
+        v_slot := hold_subject_v1(p_id, p_actor);
     end if;
-    select * into v from conversations where id = p_id for no key update;
-    if not found then
-        if exists (select from erased where conversation_id = p_id) then
-            raise exception using errcode = 'GR410', message = 'this conversation was erased';
-        end if;
-        raise exception using errcode = 'GR404', message = 'no such conversation';
-    end if;
-    perform require_role_v1(v, p_actor, 'owner');
+    v := lock_conversation_v1(p_id, p_actor, 'owner');
     if p_if_rev is not null and p_if_rev <> v.rev then
         raise exception using errcode = 'GR412', message = 'the conversation has changed';
     end if;
@@ -332,6 +368,10 @@ begin
        and v.subject is not null then
         raise exception using errcode = 'GR429',
             message = 'there is another active conversation on this subject';
+    end if;
+    if p_archived and v_slot = p_id then
+        delete from subject_slots
+        where owner_id = v.owner_id and subject = v.subject and conversation_id = p_id;
     end if;
     if v.title is not distinct from coalesce(p_title, v.title)
        and v.metadata = coalesce(p_metadata, v.metadata)
@@ -341,10 +381,6 @@ begin
     end if;
     v_now := greatest(clock_timestamp(), v.updated_at);
     if p_archived is not null and p_archived <> (v.archived_at is not null) then
-        if p_archived and v.subject is not null then
-            delete from subject_slots
-            where owner_id = v.owner_id and subject = v.subject and conversation_id = p_id;
-        end if;
         select array_agg(user_id) into v_users
         from participants where conversation_id = p_id and left_at is null;
         update listings l set archived = p_archived, list_rev = a.list_rev
@@ -362,7 +398,7 @@ begin
         end,
         rev = rev + 1, updated_at = v_now, listed_at = v_now
     where id = p_id;
-    perform touch_listings_v1(array[p_id], v_now);
+    perform touch_listings_v1(array[p_id]);
     return v.rev + 1;
 end $$;
 
@@ -640,7 +676,7 @@ begin
             when v_now > v.listed_at + interval '10 minutes' then v_now else v.listed_at end
     where c.id = v.id;
     if v_now > v.listed_at + interval '10 minutes' then
-        perform touch_listings_v1(array[v.id], v_now);
+        perform touch_listings_v1(array[v.id]);
     end if;
 end $$;
 
@@ -854,13 +890,17 @@ begin
         from numbered m
         order by m.n;
 
-    if exists (select from unnest(v_listed) at where v_now > at + interval '10 minutes') then
+    -- The clock may have gone back since a conversation was last changed: its own time counts.
+    if exists (
+        select from unnest(v_updated, v_listed) as c (updated, listed)
+        where greatest(v_now, c.updated) > c.listed + interval '10 minutes'
+    ) then
         perform touch_listings_v1(array(
             select c.id
             from unnest(v_id, v_listed) as old (id, listed_at)
             join conversations c on c.id = old.id
             where c.listed_at <> old.listed_at
-        ), v_now);
+        ));
     end if;
 end $$;
 
@@ -1066,7 +1106,7 @@ begin
         listed_at = case when p_at > listed_at + interval '10 minutes' then p_at else listed_at end
     where id = p_conversation.id;
     if p_at > p_conversation.listed_at + interval '10 minutes' then
-        perform touch_listings_v1(array[p_conversation.id], p_at);
+        perform touch_listings_v1(array[p_conversation.id]);
     end if;
 end $$;
 
@@ -1091,13 +1131,11 @@ begin
        and require_role_v1(v, p_actor, 'viewer') <> 'owner' then
         raise exception using errcode = 'GR403', message = 'only its author or the owner may delete';
     end if;
-    -- An erased message has no hash; one that was only deleted may still be erased.
-    if m.deleted_at is not null and (not p_erase or m.request_hash is null) then
+    -- What was only deleted may still be erased.
+    if m.deleted_at is not null and (not p_erase or num_nonnulls(
+        m.content, m.parts, m.tool_calls, m.tool_call_id, m.name, m.reasoning, m.metadata,
+        m.request_hash) = 0) then
         return v.rev;
-    end if;
-    if p_erase then
-        delete from message_versions where conversation_id = p_conversation_id and seq = p_seq;
-        delete from feedback where conversation_id = p_conversation_id and seq = p_seq;
     end if;
     update messages set
         deleted_at = coalesce(deleted_at, v_now), changed_rev = v.rev + 1,
@@ -1110,6 +1148,11 @@ begin
         metadata = case when not p_erase then metadata end,
         request_hash = case when not p_erase then request_hash end
     where conversation_id = p_conversation_id and seq = p_seq;
+    if p_erase then
+        -- After the message's row, for which a rating under way was waited for.
+        delete from message_versions where conversation_id = p_conversation_id and seq = p_seq;
+        delete from feedback where conversation_id = p_conversation_id and seq = p_seq;
+    end if;
     update conversations set
         message_count = message_count - (m.deleted_at is null and p_seq <@ v.path)::integer
     where id = p_conversation_id;
@@ -1195,7 +1238,8 @@ end $$;
 
 -- Promise: the user's thumb on a message (or on the conversation, seq 0) is this one, or gone with a
 --          null rating.  Any participant may; it is no change of the conversation and has no rev.
--- Locks:   none: the row is the user's own.
+-- Locks:   the conversation's and the message's row, shared with others who rate: an erasure waits
+--          for it and finds it, and it waits for an erasure and finds nothing to rate.
 create function rate_v1(
     p_conversation_id uuid, p_user text, p_seq bigint, p_rating smallint, p_comment text
 ) returns timestamptz
@@ -1204,7 +1248,6 @@ declare
     v conversations;
     v_now timestamptz := clock_timestamp();
 begin
-    -- Shared with others, so that an erasure waits for it and finds it.
     select * into v from conversations where id = p_conversation_id for key share;
     if not found then
         if exists (select from erased where conversation_id = p_conversation_id) then
@@ -1213,11 +1256,13 @@ begin
         raise exception using errcode = 'GR404', message = 'no such conversation';
     end if;
     perform require_role_v1(v, p_user, 'viewer');
-    if p_seq <> 0 and not exists (
-        select from messages m
-        where m.conversation_id = p_conversation_id and m.seq = p_seq and m.deleted_at is null
-    ) then
-        raise exception using errcode = 'GR404', message = 'no such message';
+    if p_seq <> 0 then
+        perform from messages
+        where conversation_id = p_conversation_id and seq = p_seq and deleted_at is null
+        for share;
+        if not found then
+            raise exception using errcode = 'GR404', message = 'no such message';
+        end if;
     end if;
     if p_rating is null then
         delete from feedback

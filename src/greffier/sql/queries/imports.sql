@@ -12,7 +12,8 @@ left join conversations c on c.id = $1;
 -- name: import_messages
 -- $1 conversation, $2 message ids, $3 who imports write as: those that are on record.  One index
 -- probe per id, whatever the planner thinks of the conversation's size.
-select m.id, m.request_hash, m.written_by = $3 as imported,
+select m.id, m.request_hash, m.request_hash is null and m.deleted_at is not null as erased,
+    m.written_by = $3 as imported,
     sha256(convert_to(m.role || ':' || coalesce(m.content, ''), 'UTF8')) as said
 from unnest($2::uuid[]) as wanted (id)
 cross join lateral (

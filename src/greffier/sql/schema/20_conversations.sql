@@ -164,22 +164,57 @@ begin
     return true;
 end $$;
 
--- Promise: the conversation's listings sort under p_at from now on.
--- Locks:   none beyond the conversation's row, which the caller holds.
-create function touch_listings_v1(p_conversation_ids uuid[], p_at timestamptz) returns void
+-- Promise: the conversations' listings sort under their listed_at as it now stands.
+-- Locks:   none beyond the conversations' rows, which the caller holds.
+create function touch_listings_v1(p_conversation_ids uuid[]) returns void
 language plpgsql as $$
 begin
-    update listings l set listed_at = p_at
-    from participants p
-    where p.conversation_id = any (p_conversation_ids) and p.left_at is null
-      and l.user_id = p.user_id and l.conversation_id = p.conversation_id;
+    update listings l set listed_at = c.listed_at
+    from conversations c
+    join participants p on p.conversation_id = c.id and p.left_at is null
+    where c.id = any (p_conversation_ids)
+      and l.user_id = p.user_id and l.conversation_id = c.id;
+end $$;
+
+-- Promise: nobody else takes or frees the conversation's subject until we commit.  Returns who has it;
+--          a free one is taken for this conversation.  Null when it has no subject, or is not the
+--          actor's own.
+-- How:     whoever takes a subject, frees it or hands its conversation over comes through here first,
+--          so the owner and the subject seen after the slot was locked stay so.
+-- Locks:   subject slot.
+create function hold_subject_v1(p_id uuid, p_actor text) returns uuid
+language plpgsql as $$
+declare
+    v_owner text;
+    v_subject text;
+    v_slot uuid;
+begin
+    loop
+        select owner_id, subject into v_owner, v_subject
+        from conversations where id = p_id and (p_actor is null or owner_id = p_actor);
+        if v_subject is null then
+            return null;
+        end if;
+        insert into subject_slots as s (owner_id, subject, conversation_id)
+        values (v_owner, v_subject, p_id)
+        on conflict (owner_id, subject) do update set subject = excluded.subject
+        returning conversation_id into v_slot;
+        if exists (
+            select from conversations where id = p_id and owner_id = v_owner and subject = v_subject
+        ) then
+            return v_slot;
+        end if;
+        -- Handed over or erased by somebody we waited for.
+        delete from subject_slots
+        where owner_id = v_owner and subject = v_subject and conversation_id = p_id;
+    end loop;
 end $$;
 
 -- Promise: title, metadata, history limit and archiving change together, as one rev, or nothing
 --          does; what already stands so costs no rev.  Archiving frees the subject, and bringing a
 --          conversation back takes it again if nobody else has it.  The owner alone may.
 -- How:     p_if_rev (If-Match) is compared under the lock.
--- Locks:   subject slot (only to bring back), conversation, users by id.
+-- Locks:   subject slot (only to archive or bring back), conversation, users by id.
 create function patch_conversation_v1(
     p_id uuid, p_actor text, p_if_rev bigint, p_title text, p_metadata jsonb,
     p_history_limit integer, p_archived boolean
@@ -191,29 +226,10 @@ declare
     v_slot uuid;
     v_users text[];
 begin
-    -- The slot comes before the row in the lock order; owner and subject never change.
     if p_archived is not null then
-        select * into v from conversations where id = p_id;
-        if v.subject is not null and (p_actor is null or p_actor = v.owner_id) then
-            if p_archived then
-                perform from subject_slots
-                where owner_id = v.owner_id and subject = v.subject for update;
-            else
-                insert into subject_slots as s (owner_id, subject, conversation_id)
-                values (v.owner_id, v.subject, p_id)
-                on conflict (owner_id, subject) do update set subject = excluded.subject
-                returning conversation_id into v_slot;
-            end if;
-        end if;
+        v_slot := hold_subject_v1(p_id, p_actor);
     end if;
-    select * into v from conversations where id = p_id for no key update;
-    if not found then
-        if exists (select from erased where conversation_id = p_id) then
-            raise exception using errcode = 'GR410', message = 'this conversation was erased';
-        end if;
-        raise exception using errcode = 'GR404', message = 'no such conversation';
-    end if;
-    perform require_role_v1(v, p_actor, 'owner');
+    v := lock_conversation_v1(p_id, p_actor, 'owner');
     if p_if_rev is not null and p_if_rev <> v.rev then
         raise exception using errcode = 'GR412', message = 'the conversation has changed';
     end if;
@@ -221,6 +237,10 @@ begin
        and v.subject is not null then
         raise exception using errcode = 'GR429',
             message = 'there is another active conversation on this subject';
+    end if;
+    if p_archived and v_slot = p_id then
+        delete from subject_slots
+        where owner_id = v.owner_id and subject = v.subject and conversation_id = p_id;
     end if;
     if v.title is not distinct from coalesce(p_title, v.title)
        and v.metadata = coalesce(p_metadata, v.metadata)
@@ -230,10 +250,6 @@ begin
     end if;
     v_now := greatest(clock_timestamp(), v.updated_at);
     if p_archived is not null and p_archived <> (v.archived_at is not null) then
-        if p_archived and v.subject is not null then
-            delete from subject_slots
-            where owner_id = v.owner_id and subject = v.subject and conversation_id = p_id;
-        end if;
         select array_agg(user_id) into v_users
         from participants where conversation_id = p_id and left_at is null;
         update listings l set archived = p_archived, list_rev = a.list_rev
@@ -251,7 +267,7 @@ begin
         end,
         rev = rev + 1, updated_at = v_now, listed_at = v_now
     where id = p_id;
-    perform touch_listings_v1(array[p_id], v_now);
+    perform touch_listings_v1(array[p_id]);
     return v.rev + 1;
 end $$;
 

@@ -250,7 +250,7 @@ begin
             when v_now > v.listed_at + interval '10 minutes' then v_now else v.listed_at end
     where c.id = v.id;
     if v_now > v.listed_at + interval '10 minutes' then
-        perform touch_listings_v1(array[v.id], v_now);
+        perform touch_listings_v1(array[v.id]);
     end if;
 end $$;
 
@@ -464,12 +464,16 @@ begin
         from numbered m
         order by m.n;
 
-    if exists (select from unnest(v_listed) at where v_now > at + interval '10 minutes') then
+    -- The clock may have gone back since a conversation was last changed: its own time counts.
+    if exists (
+        select from unnest(v_updated, v_listed) as c (updated, listed)
+        where greatest(v_now, c.updated) > c.listed + interval '10 minutes'
+    ) then
         perform touch_listings_v1(array(
             select c.id
             from unnest(v_id, v_listed) as old (id, listed_at)
             join conversations c on c.id = old.id
             where c.listed_at <> old.listed_at
-        ), v_now);
+        ));
     end if;
 end $$;

@@ -135,7 +135,7 @@ begin
         listed_at = case when p_at > listed_at + interval '10 minutes' then p_at else listed_at end
     where id = p_conversation.id;
     if p_at > p_conversation.listed_at + interval '10 minutes' then
-        perform touch_listings_v1(array[p_conversation.id], p_at);
+        perform touch_listings_v1(array[p_conversation.id]);
     end if;
 end $$;
 
@@ -160,13 +160,11 @@ begin
        and require_role_v1(v, p_actor, 'viewer') <> 'owner' then
         raise exception using errcode = 'GR403', message = 'only its author or the owner may delete';
     end if;
-    -- An erased message has no hash; one that was only deleted may still be erased.
-    if m.deleted_at is not null and (not p_erase or m.request_hash is null) then
+    -- What was only deleted may still be erased.
+    if m.deleted_at is not null and (not p_erase or num_nonnulls(
+        m.content, m.parts, m.tool_calls, m.tool_call_id, m.name, m.reasoning, m.metadata,
+        m.request_hash) = 0) then
         return v.rev;
-    end if;
-    if p_erase then
-        delete from message_versions where conversation_id = p_conversation_id and seq = p_seq;
-        delete from feedback where conversation_id = p_conversation_id and seq = p_seq;
     end if;
     update messages set
         deleted_at = coalesce(deleted_at, v_now), changed_rev = v.rev + 1,
@@ -179,6 +177,11 @@ begin
         metadata = case when not p_erase then metadata end,
         request_hash = case when not p_erase then request_hash end
     where conversation_id = p_conversation_id and seq = p_seq;
+    if p_erase then
+        -- After the message's row, for which a rating under way was waited for.
+        delete from message_versions where conversation_id = p_conversation_id and seq = p_seq;
+        delete from feedback where conversation_id = p_conversation_id and seq = p_seq;
+    end if;
     update conversations set
         message_count = message_count - (m.deleted_at is null and p_seq <@ v.path)::integer
     where id = p_conversation_id;
@@ -264,7 +267,8 @@ end $$;
 
 -- Promise: the user's thumb on a message (or on the conversation, seq 0) is this one, or gone with a
 --          null rating.  Any participant may; it is no change of the conversation and has no rev.
--- Locks:   none: the row is the user's own.
+-- Locks:   the conversation's and the message's row, shared with others who rate: an erasure waits
+--          for it and finds it, and it waits for an erasure and finds nothing to rate.
 create function rate_v1(
     p_conversation_id uuid, p_user text, p_seq bigint, p_rating smallint, p_comment text
 ) returns timestamptz
@@ -273,7 +277,6 @@ declare
     v conversations;
     v_now timestamptz := clock_timestamp();
 begin
-    -- Shared with others, so that an erasure waits for it and finds it.
     select * into v from conversations where id = p_conversation_id for key share;
     if not found then
         if exists (select from erased where conversation_id = p_conversation_id) then
@@ -282,11 +285,13 @@ begin
         raise exception using errcode = 'GR404', message = 'no such conversation';
     end if;
     perform require_role_v1(v, p_user, 'viewer');
-    if p_seq <> 0 and not exists (
-        select from messages m
-        where m.conversation_id = p_conversation_id and m.seq = p_seq and m.deleted_at is null
-    ) then
-        raise exception using errcode = 'GR404', message = 'no such message';
+    if p_seq <> 0 then
+        perform from messages
+        where conversation_id = p_conversation_id and seq = p_seq and deleted_at is null
+        for share;
+        if not found then
+            raise exception using errcode = 'GR404', message = 'no such message';
+        end if;
     end if;
     if p_rating is null then
         delete from feedback
