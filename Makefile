@@ -44,14 +44,12 @@ test-external: ## Run what concerns the database against GREFFIER_TEST_DATABASE_
 		|| { echo "Set GREFFIER_TEST_DATABASE_URL to a superuser's URL first." >&2; exit 1; }
 	$(BIN)/python -m pytest tests --ignore=tests/embedded --ignore=tests/project $(ARGS)
 
-check: ## Lint, format, types, import direction, documented tests, no copies
+check: ## Lint (a docstring on every test too), format, types, import direction, no copies
 	$(PREPARE) dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	@# Silent when all is well, and then no table of everything to look through.
-	$(BIN)/interrogate --quiet tests || { $(BIN)/interrogate -vv tests | grep -E "\.py|MISSED"; exit 1; }
 	$(BIN)/python scripts/duplicates.py src scripts bench tests
 
 format: ## Let ruff put the code into its form
