@@ -2,47 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from datetime import UTC, datetime
-from typing import Literal, TypeAlias
 from uuid import UUID
-
-import msgspec
 
 from greffier.errors import Invalid, NotFound
 from greffier.model import text
 from greffier.model.ids import uuid7
+from greffier.model.key import PREFIX, ApiKey, Scope, key_hash
 from greffier.model.limits import DEFAULT
 from greffier.store.database import Database
-
-Scope: TypeAlias = Literal["user", "service", "ops"]
 
 MAKE = (
     "insert into api_keys (id, key_hash, scope, user_id, name, created_by, expires_at)"
     " values ($1, $2, $3, $4, $5, $6, $7) returning created_at"
 )
 REVOKE = "delete from api_keys where id = $1 and ($2::text is null or user_id = $2) returning id"
-
-#: What every key of ours begins with, so that it is told from a JWT and found by secret scanners.
-PREFIX = "grf_"
-
-
-class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A key as it is listed; the key itself was shown once, when it was made."""
-
-    id: UUID
-    scope: Scope
-    user_id: str | None
-    name: str
-    created_by: str
-    created_at: datetime
-    expires_at: datetime | None
-
-
-def key_hash(key: str) -> bytes:
-    """What is stored of a key: SHA-256, which for 256 random bits needs no salt."""
-    return hashlib.sha256(key.encode()).digest()
 
 
 async def make(

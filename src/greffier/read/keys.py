@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from greffier.change.keys import ApiKey, key_hash
+from greffier.model.key import ApiKey, key_hash
 from greffier.store.database import Database
 
 
