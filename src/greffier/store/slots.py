@@ -77,8 +77,8 @@ class Slot:
             # Somebody migrated under us: the plan's result type changed, nothing has run.
             del self._prepared[sql]
             return await (await self.prepare(sql)).fetch(*args)
-        except asyncpg.InterfaceError as error:
-            # The driver's word for a misuse, and for a connection that closed meanwhile.
+        except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            # The driver's words for a misuse, and for a connection that closed meanwhile.
             if self._connection is None or self._connection.is_closed():
                 raise ConnectionResetError(str(error)) from error
             raise
