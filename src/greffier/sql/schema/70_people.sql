@@ -99,20 +99,26 @@ begin
 end $$;
 
 -- Promise: the user is a participant with this role.  The owner manages people; making somebody the
---          owner hands a room over, and the former owner stays as a member.
--- Locks:   the conversation's row, users by id.
+--          owner hands a room over, and the former owner stays as a member; their subject, if it has
+--          one, is theirs alone and free again.
+-- Locks:   subject slot (only to hand over), conversation, users by id.
 create function set_participant_v1(
     p_conversation_id uuid, p_actor text, p_user text, p_role text, p_must_exist boolean,
     p_by text, p_message_id uuid
 ) returns bigint
 language plpgsql as $$
 declare
+    v_slot uuid := case when p_role = 'owner' then hold_subject_v1(p_conversation_id, p_actor) end;
     v conversations := lock_conversation_v1(p_conversation_id, p_actor, 'owner');
     v_now timestamptz := greatest(clock_timestamp(), v.updated_at);
     v_present boolean := exists (
         select from participants
         where conversation_id = p_conversation_id and user_id = p_user and left_at is null);
 begin
+    if v_slot = v.id and (p_user <> v.owner_id or v.archived_at is not null) then
+        delete from subject_slots
+        where owner_id = v.owner_id and subject = v.subject and conversation_id = v.id;
+    end if;
     if p_must_exist and not v_present then
         raise exception using errcode = 'GR404', message = 'no such participant';
     end if;
@@ -131,7 +137,9 @@ begin
     update participants set role = case when user_id = p_user then 'owner' else 'member' end,
         rev = v.rev + 1
     where conversation_id = p_conversation_id and user_id in (p_user, v.owner_id);
-    update conversations set owner_id = p_user, people_rev = v.rev + 1 where id = v.id;
+    update listings set subject = null where user_id = v.owner_id and conversation_id = v.id;
+    update conversations set owner_id = p_user, subject = null, people_rev = v.rev + 1
+    where id = v.id;
     perform advance_v1(v, v_now);
     return v.rev + 1;
 end $$;

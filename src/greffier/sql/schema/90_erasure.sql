@@ -8,21 +8,17 @@ set search_path = greffier;
 create function erase_conversation_v1(p_id uuid, p_actor text) returns void
 language plpgsql as $$
 declare
-    v conversations;
+    v_slot uuid := hold_subject_v1(p_id, p_actor);
+    v conversations := lock_conversation_v1(p_id, p_actor, 'owner');
     v_now timestamptz := clock_timestamp();
     v_users text[];
 begin
-    delete from subject_slots s using conversations c
-    where c.id = p_id and (p_actor is null or c.owner_id = p_actor)
-      and s.owner_id = c.owner_id and s.subject = c.subject and s.conversation_id = p_id;
-    select * into v from conversations where id = p_id for update;
-    if not found then
-        if exists (select from erased where conversation_id = p_id) then
-            raise exception using errcode = 'GR410', message = 'this conversation was erased';
-        end if;
-        raise exception using errcode = 'GR404', message = 'no such conversation';
+    if v_slot = p_id then
+        delete from subject_slots
+        where owner_id = v.owner_id and subject = v.subject and conversation_id = p_id;
     end if;
-    perform require_role_v1(v, p_actor, 'owner');
+    -- Now from those who rate too, who share the row.
+    perform from conversations where id = p_id for update;
     insert into erased (conversation_id, erased_at) values (p_id, v_now);
     select array_agg(user_id) into v_users
     from participants where conversation_id = p_id and left_at is null;
