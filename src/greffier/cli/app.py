@@ -1,0 +1,81 @@
+"""The commands, by name."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from greffier._version import __version__
+from greffier.cli import audit, db, export, imports, serve, stats, token
+from greffier.cli.output import emit
+
+app = typer.Typer(
+    name="greffier",
+    help="Keeps conversations: what was said, in order, never lost, never doubled.",
+    epilog="Example: greffier serve",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        emit(f"greffier {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def greffier(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Keeps conversations: what was said, in order, never lost, never doubled."""
+
+
+def _command(to: typer.Typer, name: str, run: Callable[..., None], example: str) -> None:
+    # Each paragraph of the docstring on one line, for the help to break as wide as the terminal.
+    paragraphs = inspect.cleandoc(run.__doc__ or "").split("\n\n")
+    text = "\n\n".join(" ".join(one.split()) for one in paragraphs)
+    to.command(name, help=text, epilog=f"Example: {example}")(run)
+
+
+_command(app, "serve", serve.serve, "greffier serve --port 9000")
+_command(app, "token", token.token, "greffier token --user ada --expires 1d")
+_command(app, "import", imports.import_, "greffier import talks.jsonl --owner ada --dry-run")
+_command(app, "export", export.export, "greffier export --user ada -o ada.jsonl")
+_command(app, "stats", stats.stats, "greffier stats --user ada --json")
+_command(app, "audit", audit.audit, "greffier audit --json")
+
+database = typer.Typer(
+    help="The database: its schema, its health, its URL.",
+    epilog="Example: greffier db status",
+    no_args_is_help=True,
+)
+_command(database, "status", db.status, "greffier db status --json")
+_command(database, "migrate", db.migrate, "greffier db migrate --sql > upgrade.sql")
+_command(database, "check", db.check, "greffier db check --json")
+_command(database, "url", db.url, 'psql "$(greffier db url)"')
+app.add_typer(database, name="db")
+
+
+@app.command(
+    "bench",
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def bench(context: typer.Context) -> None:
+    """Measure what this machine does."""
+    # By name and only here: it brings what no other command needs.
+    module = importlib.import_module("greffier.cli.bench")
+    raise typer.Exit(
+        module.app(args=context.args, prog_name="greffier bench", standalone_mode=False) or 0
+    )

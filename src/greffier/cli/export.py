@@ -1,0 +1,102 @@
+"""greffier export."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from greffier.cli.common import Config, DatabaseUrl, DataDir, load_settings, open_record, run
+from greffier.cli.output import emit
+
+if TYPE_CHECKING:
+    from greffier.settings import Settings
+    from greffier.store.database import Database
+
+FORMATS = ("jsonl", "json", "openai")
+
+
+def export(
+    *,
+    conversation_id: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="One conversation.", show_default=False)
+    ] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(help="Every conversation this user takes part in.", show_default=False),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every conversation there is.")] = False,
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="jsonl and json are what an import reads back whole; openai is one thread a line.",
+            metavar="FORMAT",
+        ),
+    ] = "jsonl",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="A file instead of stdout.", metavar="FILE", show_default=False
+        ),
+    ] = None,
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
+    config: Config = None,
+) -> None:
+    """Write out conversations as they stand at one moment, oldest message first."""
+    if [conversation_id is not None, user is not None, everything].count(True) != 1:
+        raise typer.BadParameter("One of ID, --user and --all.", param_hint="ID")
+    if form not in FORMATS:
+        raise typer.BadParameter(f"One of {', '.join(FORMATS)}.", param_hint="--format")
+    settings = load_settings(database_url, data_dir, config)
+    with _written(output) as write:
+        run(_export(settings, conversation_id, user, form, write))
+
+
+async def _export(
+    settings: Settings,
+    conversation_id: str | None,
+    user: str | None,
+    form: str,
+    write: Callable[[bytes], object],
+) -> None:
+    async with open_record(settings) as database:
+        async for piece in _pieces(database, conversation_id, user, form):
+            write(piece)
+
+
+def _pieces(
+    database: Database, conversation_id: str | None, user: str | None, form: str
+) -> AsyncIterator[bytes]:
+    from greffier.imports.openai import threads  # noqa: PLC0415
+    from greffier.library import as_id  # noqa: PLC0415
+    from greffier.read import export as read  # noqa: PLC0415
+
+    kept = "jsonl" if form == "openai" else form
+    if conversation_id is not None:
+        pieces = read.export(database, as_id(conversation_id), None, kept)
+    else:
+        pieces = read.export_all(database, user, kept)
+    return threads(pieces) if form == "openai" else pieces
+
+
+@contextlib.contextmanager
+def _written(path: Path | None) -> Iterator[Callable[[bytes], object]]:
+    """Write to stdout, or to a file that is there whole or not at all."""
+    if path is None:
+        yield emit
+        return
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with aside.open("wb") as file:
+            yield file.write
+        aside.replace(path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(aside)  # noqa: PTH108 - it is gone when all went well

@@ -1,0 +1,52 @@
+"""greffier serve."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from greffier.cli.common import Config, DatabaseUrl, DataDir, load_settings
+
+
+def serve(
+    *,
+    host: Annotated[
+        str | None,
+        typer.Option(help="The address to listen on (127.0.0.1).", show_default=False),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(help="The port (8080); 0 takes a free one.", show_default=False),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Server processes (1).", show_default=False)
+    ] = None,
+    log_level: Annotated[
+        str | None,
+        typer.Option(help="debug, info, warning or error.", show_default=False),
+    ] = None,
+    log_format: Annotated[
+        str | None, typer.Option(help="auto, json or console.", show_default=False)
+    ] = None,
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
+    config: Config = None,
+) -> None:
+    """Run the server, everything included; PostgreSQL too, unless you have one.
+
+    Without a JWT secret it is for the person at this machine, who comes in by the link it prints.
+    """
+    settings = load_settings(
+        database_url,
+        data_dir,
+        config,
+        host=host,
+        port=port,
+        workers=workers,
+        log_level=log_level,
+        log_format=log_format,
+    )
+    from greffier.server.run import run  # noqa: PLC0415
+
+    run(settings)
