@@ -92,6 +92,14 @@ class Invalid(Error):
         return cls(problems=(Problem(pointer, code, detail),))
 
 
+class MethodNotAllowed(Error):
+    """This method does nothing here; the header Allow names those that do."""
+
+    code = "method-not-allowed"
+    status = 405
+    title = "Method not allowed"
+
+
 class IdReused(Error):
     """This id was already used for something else."""
 
@@ -186,6 +194,12 @@ class SettingsError(Error):
     code = "settings"
 
 
+class ListenError(Error):
+    """The server cannot listen at its address."""
+
+    code = "listen"
+
+
 class EmbeddedError(Error):
     """The private PostgreSQL could not be started."""
 
@@ -219,6 +233,7 @@ CODES: dict[str, type[Error]] = {
         Unauthenticated,
         Forbidden,
         NotFound,
+        MethodNotAllowed,
         Gone,
         Invalid,
         IdReused,

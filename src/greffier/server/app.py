@@ -1,0 +1,81 @@
+"""Put the application together."""
+
+from __future__ import annotations
+
+import msgspec
+from structlog.typing import FilteringBoundLogger
+
+from greffier.access import Users
+from greffier.errors import SettingsError
+from greffier.model.limits import Limits
+from greffier.server.auth import SharedSecret
+from greffier.server.edge import Edge
+from greffier.server.local import Local
+from greffier.server.logs import make_logger
+from greffier.server.metrics import Metrics
+from greffier.server.openapi import document
+from greffier.server.routes import ROUTES
+from greffier.server.routes.web import SIGN_IN
+from greffier.server.service import Readiness, Service
+from greffier.server.table import resources
+from greffier.settings import Settings
+from greffier.store.database import Database
+
+
+def create_app(
+    database: Database,
+    settings: Settings,
+    *,
+    local: Local | None = None,
+    authenticator: SharedSecret | None = None,
+    log: FilteringBoundLogger | None = None,
+) -> Edge:
+    """Make the ASGI application that serves a database.
+
+    It has no life of its own: whoever opened the database closes it, after the last request.
+
+    Args:
+        database: An open database.
+        settings: What it does.
+        local: In local mode, the person and their link.
+        authenticator: Tells who bears a token; by default by the secret of the settings.
+        log: Where to log; by default to standard error, as the settings say.
+
+    Raises:
+        SettingsError: There is no way to tell who calls.
+    """
+    if authenticator is None:
+        if settings.jwt_secret is None:
+            raise SettingsError("JWT_SECRET is needed, or local mode.")
+        authenticator = SharedSecret(
+            settings.jwt_secret.get_secret_value().encode(),
+            audience=settings.jwt_audience,
+            issuer=settings.jwt_issuer,
+            role_claim=settings.role_claim,
+        )
+    routes = ROUTES if local is None else (*ROUTES, SIGN_IN)
+    service = Service(
+        database=database,
+        limits=limits(settings),
+        authenticator=authenticator,
+        local=local,
+        metrics=Metrics(database.writer.pressure),
+        users=Users(database),
+        readiness=Readiness(database),
+        documents={"openapi": msgspec.json.encode(document(routes))},
+    )
+    log = log or make_logger(settings.log_level, settings.log_format)
+    return Edge(service, resources(routes), log)
+
+
+def limits(settings: Settings) -> Limits:
+    """Give the bounds these settings say."""
+    return Limits(
+        body=settings.limit_body,
+        content=settings.limit_content,
+        metadata=settings.limit_metadata,
+        batch_messages=settings.limit_batch_messages,
+        page_messages=settings.limit_page_messages,
+        page_bytes=settings.limit_page_bytes,
+        cut=settings.limit_cut,
+    )

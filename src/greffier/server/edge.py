@@ -1,0 +1,209 @@
+"""The edge: makes a call of each request, sends its answer, and turns what goes wrong into one.
+
+One thin wrapper instead of a stack of middleware: request ids, problems, security, metrics and the
+log line are all about the same moment, and each layer would cost every request again.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from asyncio import create_task
+from collections.abc import AsyncIterator
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from starlette.routing import Router
+from starlette.types import Message, Receive, Scope, Send
+from structlog.typing import FilteringBoundLogger
+
+from greffier.errors import CODES, Error, MethodNotAllowed, NotFound, Unavailable
+from greffier.server.answers import Answer, Stream, problem
+from greffier.server.call import Call, ClientGone
+from greffier.server.logs import safe_exception
+from greffier.server.table import Resource
+
+if TYPE_CHECKING:
+    from greffier.server.service import Service
+
+#: What a caller may bring as X-Request-Id; anything else could write lines of its own into logs.
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+#: Small pieces of a stream are sent together: one message at a time is one write each.
+_CHUNK = 64 << 10
+#: In the log, for a caller who left before the answer (nginx's number).
+_LEFT = 499
+
+
+class Edge:
+    """The ASGI application."""
+
+    def __init__(
+        self, service: Service, resources: list[Resource], log: FilteringBoundLogger
+    ) -> None:
+        self.service = service
+        self._router = Router(resources, redirect_slashes=False, default=_nothing_here)
+        self._log = log
+        self._prefix = secrets.token_hex(6)
+        self._count = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await _not_http(scope, receive, send)
+            return
+        began = perf_counter()
+        call = Call(self.service, scope, receive, self._request_id(scope))
+        scope["greffier.call"] = call
+        error: BaseException | None = None
+        try:
+            if self.service.local is not None:
+                self.service.local.guard(call)
+            await self._router(scope, receive, send)
+        except Error as refusal:
+            call.answer = self._refuse(call, refusal)
+        except ClientGone:
+            call.answer = None
+        except Exception as unexpected:  # noqa: BLE001 - the last place that can tell anybody
+            error = unexpected
+            call.answer = self._refuse(call, Error())
+        answer = call.answer
+        try:
+            if isinstance(answer, Stream):
+                error = await self._stream(call, answer, send)
+            elif answer is not None:
+                await self._send(call, answer, send)
+        finally:
+            self._note(call, perf_counter() - began, error)
+
+    def _request_id(self, scope: Scope) -> str:
+        for name, value in scope["headers"]:
+            if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+                return str(value, "ascii")
+        self._count += 1
+        return f"{self._prefix}-{self._count}"
+
+    def _refuse(self, call: Call, error: Error) -> Answer:
+        if error.code not in CODES:
+            # Not the caller's to know: the private PostgreSQL does not start again, say.
+            self._log.error(
+                "unavailable", request_id=call.request_id, code=error.code, detail=error.detail
+            )
+            error = Unavailable(retry_after=5)
+        answer = problem(error, call.request_id)
+        if isinstance(error, MethodNotAllowed):
+            resource: Resource = call.scope["route"]
+            answer.headers.append((b"allow", resource.allow.encode()))
+        return answer
+
+    async def _send(self, call: Call, answer: Answer, send: Send) -> None:
+        body = answer.body
+        headers = answer.headers
+        headers.append((b"x-request-id", call.request_id.encode()))
+        if answer.status not in (204, 304):
+            headers.append((b"content-length", b"%d" % len(body)))
+        if call.method == "HEAD":
+            body = b""
+        call.sent = len(body)
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _stream(self, call: Call, answer: Stream, send: Send) -> BaseException | None:
+        """Send a stream, and give up when the caller leaves.
+
+        What fails half-way leaves the answer unfinished, and the connection is then broken: the
+        caller must not take a part for the whole.
+
+        Returns:
+            What failed.
+        """
+        answer.headers.append((b"x-request-id", call.request_id.encode()))
+        await send(
+            {"type": "http.response.start", "status": answer.status, "headers": answer.headers}
+        )
+        if call.method == "HEAD":
+            await _close(answer.pieces)
+            await send({"type": "http.response.body", "body": b""})
+            return None
+        gone = create_task(_until_gone(call.receive))
+        try:
+            async for chunk in _chunks(answer.pieces):
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                if gone.done():
+                    return ClientGone()
+                call.sent += len(chunk)
+            await send({"type": "http.response.body", "body": b""})
+        except Exception as error:  # noqa: BLE001 - logged by the caller of this
+            return error
+        finally:
+            gone.cancel()
+            # Lets go of the snapshot now, not when the garbage is collected.
+            await _close(answer.pieces)
+        return None
+
+    def _note(self, call: Call, seconds: float, error: BaseException | None) -> None:
+        route = call.route
+        answer = call.answer
+        status = _LEFT if answer is None or isinstance(error, ClientGone) else answer.status
+        path = "none" if route is None else route.path
+        method = call.method if call.method in _METHODS else "other"
+        slow = route is not None and route.alert_after is not None and seconds > route.alert_after
+        self.service.metrics.request(path, method, status, seconds)
+        if slow:
+            self.service.metrics.slow_page()
+        more: dict[str, Any] = {"slow": True} if slow else {}
+        say = self._log.warning if slow else self._log.info
+        if error is not None and not isinstance(error, ClientGone):
+            say = self._log.error
+            more["exception"] = safe_exception(error)
+        say(
+            "request",
+            method=method,
+            route=path,
+            status=status,
+            ms=round(seconds * 1000, 2),
+            user=call.user_id,
+            bytes=call.sent,
+            request_id=call.request_id,
+            **more,
+        )
+
+
+async def _nothing_here(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    raise NotFound("There is nothing at this path; /docs lists what there is.")
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _chunks(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    held: list[bytes] = []
+    size = 0
+    async for piece in pieces:
+        held.append(piece)
+        size += len(piece)
+        if size >= _CHUNK:
+            yield b"".join(held)
+            held, size = [], 0
+    if held:
+        yield b"".join(held)
+
+
+async def _close(pieces: AsyncIterator[bytes]) -> None:
+    close = getattr(pieces, "aclose", None)
+    if close is not None:
+        await close()
+
+
+async def _not_http(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 1000})
+        return
+    while True:
+        message: Message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

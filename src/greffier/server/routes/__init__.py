@@ -1,0 +1,32 @@
+"""Every route, the hot ones first; a topic a file.
+
+To add one: a handler that asks ``access``, calls its verb and answers, and its entry in the table
+of its topic.
+"""
+
+from __future__ import annotations
+
+from greffier.server.routes import (
+    changes,
+    conversations,
+    feedback,
+    me,
+    messages,
+    people,
+    service,
+    subjects,
+    web,
+)
+from greffier.server.table import Route
+
+ROUTES: tuple[Route, ...] = (
+    *messages.ROUTES,
+    *conversations.ROUTES,
+    *changes.ROUTES,
+    *people.ROUTES,
+    *feedback.ROUTES,
+    *subjects.ROUTES,
+    *me.ROUTES,
+    *service.ROUTES,
+    *web.ROUTES,
+)

@@ -1,0 +1,238 @@
+"""Messages: put on record, read in pages and one by one, and chosen for a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from greffier import access
+from greffier.change.append import append
+from greffier.errors import (
+    Archived,
+    Forbidden,
+    Gone,
+    IdReused,
+    NotFound,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+)
+from greffier.model.message import Draft, Message
+from greffier.model.page import Context, Page
+from greffier.read.context import context
+from greffier.read.pages import Where, one, page
+from greffier.server.answers import Answer, encoded, etag, tagged
+from greffier.server.call import Call
+from greffier.server.decode import json_decoder
+from greffier.server.table import Route
+
+#: Seconds after which a page is slow (an alert: no page should take that long).
+SLOW_PAGE = 0.1
+
+Positive: TypeAlias = Annotated[int, Meta(extra_json_schema={"minimum": 1})]
+NotNegative: TypeAlias = Annotated[int, Meta(extra_json_schema={"minimum": 0})]
+
+
+class Batch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Several messages, stored all or none, as one rev."""
+
+    messages: list[Draft]
+
+
+class Appended(msgspec.Struct, frozen=True):
+    """The message as it stands on record, and the conversation's rev."""
+
+    message: Message
+    rev: int
+
+
+class AppendedBatch(msgspec.Struct, frozen=True):
+    """The messages as they stand on record, in the order they were sent, and the rev."""
+
+    messages: list[Message]
+    rev: int
+
+
+class _Either(Draft, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    messages: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_read_either = json_decoder(_Either)
+_read_batch = json_decoder(Batch)
+
+
+def read_drafts(body: bytes) -> Draft | Batch:
+    """Read one message, or several under ``messages`` with nothing beside it.
+
+    Raises:
+        Invalid: It is neither.
+    """
+    found: _Either = _read_either(body)
+    if found.messages is msgspec.UNSET:
+        return found
+    batch: Batch = _read_batch(body)
+    return batch
+
+
+async def append_messages(call: Call) -> Answer:
+    """Append one message, or several that stand or fall together.
+
+    A message's id is its idempotency key: sent again it is answered with the message as it now
+    stands, and stored once.  When every message was there before, the status is 200.
+    """
+    body: Draft | Batch = call.body
+    alone = not isinstance(body, Batch)
+    drafts: Sequence[Draft] = [body] if isinstance(body, Draft) else body.messages
+    if b"idempotency-key" in call.headers:
+        drafts = [
+            draft
+            if draft.id is not None
+            else msgspec.structs.replace(
+                draft, id=call.idempotency_key() if alone else call.idempotency_key(str(index))
+            )
+            for index, draft in enumerate(drafts)
+        ]
+    done = await append(
+        call.service.database,
+        call.conversation_id,
+        drafts,
+        access.speaker(call.principal),
+        limits=call.service.limits,
+    )
+    if alone:
+        answer = Answer(b'{"message":%b,"rev":%d}' % (done.bodies()[0], done.rev))
+    else:
+        answer = Answer(b'{"messages":[%b],"rev":%d}' % (b",".join(done.bodies()), done.rev))
+    answer.status = 201 if done.created else 200
+    return answer
+
+
+class PageQuery(msgspec.Struct, frozen=True):
+    """Which page: the latest, or at most one of before, after and around (a seq)."""
+
+    limit: Positive = 15
+    before: NotNegative | None = None
+    after: NotNegative | None = None
+    around: NotNegative | None = None
+    include: Literal["superseded"] | None = None
+
+
+async def list_messages(call: Call) -> Answer:
+    """Read a page of the active path, oldest first.
+
+    With ``include=superseded`` the page is of the whole record, also of what was rewound. Contents
+    above 16 KiB are cut and marked; the single message is whole.
+    """
+    asked: PageQuery = call.query
+    found = await page(
+        call.service.database,
+        call.conversation_id,
+        access.reader(call.principal),
+        Where(
+            asked.limit,
+            asked.before,
+            asked.after,
+            asked.around,
+            superseded=asked.include == "superseded",
+        ),
+        limits=call.service.limits,
+    )
+    body = found.body()
+    tag = etag(body, found.epoch, found.rev)
+    return tagged(body, tag, call.headers.get(b"if-none-match"))
+
+
+async def get_message(call: Call) -> Answer:
+    """Read one message, whole, on the active path or not."""
+    database = call.service.database
+    body, rev = await one(
+        database, call.conversation_id, access.reader(call.principal), call.params["seq"]
+    )
+    return tagged(body, etag(body, database.epoch, rev), call.headers.get(b"if-none-match"))
+
+
+class ContextQuery(msgspec.Struct, frozen=True):
+    """How much a model is sent; ``max_messages`` is the conversation's history_limit by default."""
+
+    max_messages: NotNegative | None = None
+    max_tokens: NotNegative | None = None
+    include_tools: bool = True
+
+
+async def get_context(call: Call) -> Answer:
+    """Choose what a language model is sent next, in the OpenAI chat format.
+
+    ``max_messages`` counts user and assistant messages with content; tool traffic comes with its
+    call, whole or not at all. ``omitted`` says what was left out and why. The record is unchanged.
+    """
+    asked: ContextQuery = call.query
+    found = await context(
+        call.service.database,
+        call.conversation_id,
+        access.reader(call.principal),
+        max_messages=asked.max_messages,
+        max_tokens=asked.max_tokens,
+        include_tools=asked.include_tools,
+    )
+    return encoded(found)
+
+
+_MESSAGES = "/v1/conversations/{conversation_id}/messages"
+_CONDITIONAL: dict[str, Any] = {"If-None-Match": "An ETag; 304 when nothing changed since."}
+
+ROUTES = (
+    Route(
+        method="POST",
+        path=_MESSAGES,
+        handler=append_messages,
+        request=(Draft, Batch),
+        decode=read_drafts,
+        response=(Appended, AppendedBatch),
+        status=201,
+        also={200: "Every message was there before."},
+        errors=(
+            Forbidden,
+            NotFound,
+            Gone,
+            IdReused,
+            Archived,
+            PayloadTooLarge,
+            UnsupportedMediaType,
+        ),
+        writes=True,
+        request_headers={
+            "Idempotency-Key": "Any text; makes the ids of messages that bring none. Sent again by "
+            "the same user it is the same messages."
+        },
+    ),
+    Route(
+        method="GET",
+        path=_MESSAGES,
+        handler=list_messages,
+        query=PageQuery,
+        response=Page,
+        errors=(NotFound, Gone),
+        tagged=True,
+        request_headers=_CONDITIONAL,
+        alert_after=SLOW_PAGE,
+    ),
+    Route(
+        method="GET",
+        path=_MESSAGES + "/{seq}",
+        handler=get_message,
+        response=Message,
+        errors=(NotFound, Gone),
+        tagged=True,
+        request_headers=_CONDITIONAL,
+    ),
+    Route(
+        method="GET",
+        path="/v1/conversations/{conversation_id}/context",
+        handler=get_context,
+        query=ContextQuery,
+        response=Context,
+        errors=(NotFound, Gone),
+    ),
+)

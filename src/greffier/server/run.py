@@ -1,0 +1,301 @@
+"""Run a server: listen, open the database, serve, and stop without losing anybody's answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import uvicorn
+from structlog.typing import FilteringBoundLogger
+
+from greffier._version import __version__
+from greffier.embedded import default_data_dir, open_cluster
+from greffier.embedded.folder import Folder
+from greffier.errors import ListenError, SettingsError
+from greffier.server.app import create_app
+from greffier.server.auth import SharedSecret
+from greffier.server.edge import Edge
+from greffier.server.local import Local, load_secret
+from greffier.server.logs import make_logger, safe_exception, take_over
+from greffier.settings import Settings
+from greffier.store.database import Database, open_database
+
+#: Connections the kernel holds for us until they are taken.
+BACKLOG = 2048
+#: Seconds an idle connection stays open: longer than proxies keep theirs, so that it is they who
+#: close, and never as a request is on its way.
+KEEP_ALIVE = 75
+
+
+def run(settings: Settings) -> None:
+    """Serve until a signal says to stop, on a loop of its own.
+
+    Raises:
+        SettingsError, ListenError, SchemaError, EmbeddedError, Unavailable: It cannot start.
+    """
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(serve(settings))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if sys.platform == "win32":
+        return None
+    import uvloop  # noqa: PLC0415 - there is none for Windows
+
+    return uvloop.new_event_loop
+
+
+async def serve(settings: Settings, *, say: Callable[[str], None] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Then nothing new is taken, requests under way are finished and everything acknowledged is on
+    record before the database is left; a second signal does not wait for the requests.
+
+    Args:
+        settings: What to do.
+        say: Told in plain lines where the server listens; standard error by default.
+
+    Raises:
+        SettingsError: Others could come in unnamed.
+        ListenError: The port is taken, or not for this program.
+        SchemaError, EmbeddedError, Unavailable: There is no database to serve.
+    """
+    say = say or _say
+    log = make_logger(settings.log_level, settings.log_format)
+    take_over(log, settings.log_level)
+    asyncio.get_running_loop().set_exception_handler(_Unhandled(log))
+    # First of all: that the port is taken is known before a database is started for nothing.
+    with listen(settings) as listener:
+        stop = Stop()
+        with stop.on_signals():
+            async with stop.cuts_short(), _open(settings) as database:
+                stop.waits()
+                app = _application(settings, listener, database, log)
+                url = _url(listener)
+                lines = [f"Greffier {__version__} listens on {url} (API: {url}/docs)"]
+                if app.service.local is not None:
+                    lines.append(f"Sign in, once: {app.service.local.link}")
+                await Server(app, listener, stop, grace=settings.shutdown_seconds).run(
+                    lambda: say("\n".join(lines))
+                )
+    log.info("stopped")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201 - talk for the person who started it
+
+
+def _application(
+    settings: Settings, listener: socket.socket, database: Database, log: FilteringBoundLogger
+) -> Edge:
+    if not settings.local_mode:
+        return create_app(database, settings, log=log)
+    folder = Folder.at(settings.data_dir or default_data_dir())
+    folder.create()
+    secret = load_secret(folder.root)
+    host, port = listener.getsockname()[:2]
+    tokens = SharedSecret(secret, role_claim=settings.role_claim)
+    local = Local(secret, host, port)
+    return create_app(database, settings, local=local, authenticator=tokens, log=log)
+
+
+# -- the port --------------------------------------------------------------------------------------
+
+
+def listen(settings: Settings) -> socket.socket:
+    """Listen where the settings say.
+
+    Raises:
+        SettingsError: The host is no address, or it is local mode and others could come in.
+        ListenError: The port is taken, or not for this program.
+    """
+    host, port = settings.host, settings.port
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise SettingsError(f"HOST: {host} is no address of this machine.") from error
+    family, kind, protocol, _, address = found[0]
+    if settings.local_mode and not _is_loopback(str(address[0])):
+        raise SettingsError(
+            f"HOST is {host}, where others can come in, and nothing tells them apart: set "
+            "JWT_SECRET (32 bytes or more), or leave HOST at 127.0.0.1 for local mode."
+        )
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        # At once, not when we are ready: two who only bound the port would both succeed so far.
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ListenError(_why_not(error, host, port)) from error
+    return listener
+
+
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
+def _why_not(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"PORT {port} on {host} is taken by another program; choose another, or 0 for any."
+    if error.errno == errno.EACCES:
+        return f"PORT {port} needs more rights than this program has; choose one from 1024."
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"HOST: {host} is no address of this machine."
+    return f"HOST {host}, PORT {port}: {error.strerror}."
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+# -- the database ----------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def _open(settings: Settings) -> AsyncIterator[Database]:
+    if settings.database_url is not None:
+        async with open_database(settings.database_url.get_secret_value()) as database:
+            yield database
+        return
+    folder = settings.data_dir or default_data_dir()
+    async with (
+        open_cluster(folder) as cluster,
+        open_database(cluster.dsn, revive=cluster.ensure_running, migrate=True) as database,
+    ):
+        yield database
+
+
+# -- serving and stopping --------------------------------------------------------------------------
+
+
+class Stop:
+    """That it is time to stop, and whether in a hurry."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.hurry = asyncio.Event()
+        self._cut: asyncio.Task[Any] | None = None
+
+    def __call__(self) -> None:
+        """Ask to stop; asked twice, hurry."""
+        (self.hurry if self.asked.is_set() else self.asked).set()
+        if self._cut is not None:
+            self._cut.cancel()
+
+    @contextlib.asynccontextmanager
+    async def cuts_short(self) -> AsyncIterator[None]:
+        """Run a block that asking to stop cancels, until it says ``waits``.
+
+        A database that does not open is no reason to stay.
+        """
+        self._cut = task = asyncio.current_task()
+        try:
+            yield
+        except asyncio.CancelledError:
+            if task is None or self._cut is None or not self.asked.is_set():
+                raise
+            task.uncancel()
+
+    def waits(self) -> None:
+        """From here on asking to stop cancels nothing."""
+        self._cut = None
+
+    @contextlib.contextmanager
+    def on_signals(self) -> Any:
+        """Take SIGTERM and SIGINT as asking, for the length of the block."""
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, self)
+        try:
+            yield
+        finally:
+            for signum in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(signum)
+
+
+class _Uvicorn(uvicorn.Server):
+    """Uvicorn, with signals left to us: its own would end the process under the open database."""
+
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = started
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_started()
+
+
+class Server:
+    """Serves an application on a listening socket until it is told to stop."""
+
+    def __init__(self, app: Edge, listener: socket.socket, stop: Stop, *, grace: float) -> None:
+        """Describe the server.
+
+        Args:
+            app: What answers.
+            listener: Where it listens; closed by the end.
+            stop: Says when.
+            grace: Seconds that requests under way have after that.
+        """
+        self._app = app
+        self._listener = listener
+        self._stop = stop
+        self._config = uvicorn.Config(
+            app,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            proxy_headers=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=max(1, round(grace)),
+        )
+
+    async def run(self, started: Callable[[], None]) -> None:
+        """Serve; returns when the last request is answered, or time is up."""
+        server = _Uvicorn(self._config, started)
+        health = self._app.service
+        health.metrics.up.set(1)
+        watch = asyncio.create_task(self._watch(server))
+        try:
+            await server.serve(sockets=[self._listener])
+        finally:
+            watch.cancel()
+            health.metrics.up.set(0)
+
+    async def _watch(self, server: uvicorn.Server) -> None:
+        await self._stop.asked.wait()
+        self._app.service.readiness.stopping = True
+        server.should_exit = True
+        await self._stop.hurry.wait()
+        server.force_exit = True
+
+
+class _Unhandled:
+    """Logs what no task was there to catch, without its words."""
+
+    def __init__(self, log: FilteringBoundLogger) -> None:
+        self._log = log
+
+    def __call__(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        more = {"exception": safe_exception(error)} if isinstance(error, BaseException) else {}
+        # The message may quote the exception; its beginning says what kind of thing happened.
+        self._log.error("unhandled", what=str(context.get("message", ""))[:60], **more)

@@ -1,0 +1,246 @@
+"""Every setting, with its default and its reason.
+
+The command line comes first, then the environment (``GREFFIER_PORT``; for a secret also
+``GREFFIER_JWT_SECRET_FILE``, the path of a file that holds it), then ``greffier.toml`` in the
+current folder or where ``GREFFIER_CONFIG`` says, then the default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from greffier.errors import SettingsError
+
+PREFIX = "GREFFIER_"
+#: A shorter key can be guessed from one token (RFC 7518, 3.2).
+SECRET_BYTES = 32
+
+
+class Settings(BaseSettings):
+    """What this server does, said once at its start."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        # An empty variable is how a compose file says that there is none.
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+
+    database_url: SecretStr | None = None
+    """``postgresql://…`` of your own PostgreSQL, 15 or newer. Without it a private PostgreSQL is
+    kept in the data folder."""
+
+    data_dir: Path | None = None
+    """The data folder: the private PostgreSQL, and in local mode the secret that signs tokens. By
+    default the user's own, ``~/.local/share/greffier``."""
+
+    host: str = "127.0.0.1"
+    """The address to listen on. Anything but loopback needs ``JWT_SECRET``."""
+
+    port: int = Field(default=8080, ge=0, le=65535)
+    """The port to listen on; 0 takes a free one and says which."""
+
+    workers: int = Field(default=1, ge=1)
+    """Server processes; this release runs one."""
+
+    jwt_secret: SecretStr | None = None
+    """The secret, of 32 bytes or more, that signs the tokens (JWT, HS256) of the people who come
+    in. Without it the server runs in local mode, for the person at this machine alone."""
+
+    jwks_url: str | None = None
+    """Where the public keys of your identity provider are; this release does not read them yet, and
+    refuses to start rather than let everybody or nobody in."""
+
+    jwt_audience: str | None = None
+    """The audience (``aud``) a token must be for; without it a token that names one is refused."""
+
+    jwt_issuer: str | None = None
+    """The issuer (``iss``) a token must come from."""
+
+    role_claim: str = Field(default="role", min_length=1)
+    """The claim that makes an admin: its value is ``admin``, or a list with it. Dots lead into
+    nested claims (``realm_access.roles``)."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least important line that is logged; at ``info`` there is one line for each request."""
+
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """JSON for machines or lines for people; ``auto`` is ``console`` on a terminal."""
+
+    shutdown_seconds: float = Field(default=30, ge=0)
+    """How long a stopping server waits for requests under way."""
+
+    limit_body: ByteSize = Field(default=ByteSize(1 << 20), ge=1024)
+    """Bytes of a request's body."""
+
+    limit_content: ByteSize = Field(default=ByteSize(256 << 10), ge=1, le=64 << 20)
+    """Bytes of a message's content, and of each of its parts, tool calls and reasoning."""
+
+    limit_metadata: ByteSize = Field(default=ByteSize(16 << 10), ge=2, le=1 << 20)
+    """Bytes of the metadata of a message or a conversation, as JSON."""
+
+    limit_batch_messages: int = Field(default=100, ge=1, le=250)
+    """Messages in one request; they are stored by one statement, which takes 250."""
+
+    limit_page_messages: int = Field(default=200, ge=1, le=2000)
+    """Messages in one page."""
+
+    limit_page_bytes: ByteSize = Field(default=ByteSize(1 << 20), ge=1024)
+    """Bytes of messages in one page; a page has at least one message."""
+
+    limit_cut: ByteSize = Field(default=ByteSize(16 << 10), ge=64)
+    """Bytes from which a content is cut in pages; the single message is whole."""
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, value: SecretStr | None) -> SecretStr | None:
+        # The value itself stays unsaid: it may hold a password.
+        if value and not value.get_secret_value().startswith(("postgresql://", "postgres://")):
+            msg = "it starts with postgresql://"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("jwt_secret")
+    @classmethod
+    def _is_long(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value().encode()) < SECRET_BYTES:
+            msg = (
+                f"it needs {SECRET_BYTES} bytes or more, for example from: openssl rand -base64 48"
+            )
+            raise ValueError(msg)
+        return value
+
+    @field_validator("jwks_url")
+    @classmethod
+    def _is_for_later(cls, value: str | None) -> str | None:
+        if value is not None:
+            msg = "this release reads no JWKS yet; use JWT_SECRET"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("workers")
+    @classmethod
+    def _is_one(cls, value: int) -> int:
+        if value != 1:
+            msg = "one process in this release"
+            raise ValueError(msg)
+        return value
+
+    @property
+    def local_mode(self) -> bool:
+        """Whether only the person at this machine may come in: nobody else could be told apart."""
+        return self.jwt_secret is None and self.jwks_url is None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic's interface
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Put the sources in the order this module promises."""
+        return (
+            init_settings,
+            env_settings,
+            InitSettingsSource(settings_cls, _secret_files()),
+            InitSettingsSource(settings_cls, _config_file()),
+        )
+
+
+def load(command_line: Mapping[str, Any] | None = None) -> Settings:
+    """Read the settings from everywhere.
+
+    Args:
+        command_line: What was said there, by the names of ``Settings``; None is not said.
+
+    Raises:
+        SettingsError: With every setting that cannot be, and where it came from.
+    """
+    said = {name: value for name, value in (command_line or {}).items() if value is not None}
+    try:
+        return Settings(**said)
+    except ValidationError as error:
+        lines = [_complaint(dict(one), said) for one in error.errors(include_url=False)]
+        raise SettingsError("\n".join(lines)) from None
+
+
+def is_secret(field: FieldInfo) -> bool:
+    """Say whether a setting is a secret, and may come from a file of its own."""
+    return SecretStr in (field.annotation, *get_args(field.annotation))
+
+
+def _secret_files() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, field in Settings.model_fields.items():
+        variable = f"{PREFIX}{name.upper()}"
+        path = os.environ.get(f"{variable}_FILE")
+        if not path or not is_secret(field):
+            continue
+        if os.environ.get(variable):
+            raise SettingsError(f"Both {variable} and {variable}_FILE are set; one is enough.")
+        try:
+            found[name] = Path(path).read_text(encoding="utf-8").strip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise SettingsError(f"{variable}_FILE: {path} cannot be read: {reason}.") from error
+    return found
+
+
+def _config_path() -> Path:
+    return Path(os.environ.get(f"{PREFIX}CONFIG") or "greffier.toml")
+
+
+def _config_file() -> dict[str, Any]:
+    path = _config_path()
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        if os.environ.get(f"{PREFIX}CONFIG"):
+            raise SettingsError(f"{PREFIX}CONFIG: there is no file {path}.") from error
+        return {}
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}.") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path} is no TOML: {error}") from error
+
+
+def _complaint(error: dict[str, Any], said: Mapping[str, Any]) -> str:
+    """Say which setting is wrong, where it was said, and what would be right."""
+    name = str(error["loc"][0])
+    where = _source(name, said)
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(name, Settings.model_fields, 1)
+        hint = f" Is {near[0]} meant?" if near else ""
+        return f"{name} ({where}): there is no such setting.{hint}"
+    reason = str(error["ctx"]["error"]) if "error" in error.get("ctx", {}) else error["msg"]
+    shown = "" if is_secret(Settings.model_fields[name]) else f" (it is {error['input']!r})"
+    return f"{name.upper()} ({where}): {reason}{shown}."
+
+
+def _source(name: str, said: Mapping[str, Any]) -> str:
+    variable = f"{PREFIX}{name.upper()}"
+    if name in said:
+        return "from the command line"
+    if os.environ.get(variable):
+        return f"from {variable}"
+    if os.environ.get(f"{variable}_FILE"):
+        return f"from {variable}_FILE"
+    return f"from {_config_path()}"
