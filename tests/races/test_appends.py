@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 from uuid import UUID
 
+import asyncpg
 import msgspec
 import pytest
 
@@ -15,7 +17,7 @@ from greffier.read.pages import Where, page
 from greffier.store.writer import APPEND_BATCH
 from helpers.sessions import Session
 
-Append = Callable[..., Awaitable[Message]]
+Append = Callable[..., Coroutine[Any, Any, Message]]
 _decode = msgspec.json.Decoder(list[Message]).decode
 
 
@@ -237,10 +239,10 @@ async def test_batches_of_the_same_conversations_never_deadlock(rivals: list[Ses
     first, second, third = rivals
     low, high = sorted([(await first.conversations.create(owner="ada")).id for _ in range(2)])
 
-    def batch(session: Session, *talks: UUID):
+    async def batch(session: Session, *talks: UUID) -> list[asyncpg.Record]:
         ids = [uuid7() for _ in talks]
         many = len(talks)
-        return session.live.fetch(
+        return await session.live.fetch(
             APPEND_BATCH, 0, list(talks), None, [1] * many, ids, [id_.bytes for id_ in ids],
             ["user"] * many, None, None, ["ada"] * many, ["hello"] * many, None, None, None, None,
             None, None, None, False, True,

@@ -160,7 +160,10 @@ begin
     insert into participants (conversation_id, user_id, role, joined_at, rev)
     select p_id, u, r, v_now, 1 from unnest(v_users, v_roles) as t (u, r);
     insert into listings (user_id, conversation_id, listed_at, kind, subject, list_rev)
-    select a.user_id, p_id, v_now, p_kind, p_subject, a.list_rev from advance_lists_v1(v_users) a;
+    -- The subject is its owner's: others have the conversation in their lists without it.
+    select a.user_id, p_id, v_now, p_kind, case when a.user_id = p_owner_id then p_subject end,
+        a.list_rev
+    from advance_lists_v1(v_users) a;
     return true;
 end $$;
 
