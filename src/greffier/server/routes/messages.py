@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -15,6 +15,7 @@ from greffier.errors import (
     Forbidden,
     Gone,
     IdReused,
+    Invalid,
     NotFound,
     PayloadTooLarge,
     UnsupportedMediaType,
@@ -22,7 +23,7 @@ from greffier.errors import (
 from greffier.model.message import Draft, Message
 from greffier.model.page import Context, Page
 from greffier.read.context import context
-from greffier.read.pages import Where, one, page
+from greffier.read.pages import Where, one, page, with_readers
 from greffier.server.answers import Answer, encoded, etag, tagged
 from greffier.server.call import Call
 from greffier.server.decode import json_decoder
@@ -30,6 +31,9 @@ from greffier.server.table import Route
 
 #: Seconds after which a page is slow (an alert: no page should take that long).
 SLOW_PAGE = 0.1
+
+#: What a page may hold beyond the active path's messages.
+INCLUDES = frozenset({"superseded", "read_by"})
 
 Positive: TypeAlias = Annotated[int, Meta(extra_json_schema={"minimum": 1})]
 NotNegative: TypeAlias = Annotated[int, Meta(extra_json_schema={"minimum": 0})]
@@ -116,16 +120,20 @@ class PageQuery(msgspec.Struct, frozen=True):
     before: NotNegative | None = None
     after: NotNegative | None = None
     around: NotNegative | None = None
-    include: Literal["superseded"] | None = None
+    include: str | None = None
 
 
 async def list_messages(call: Call) -> Answer:
     """Read a page of the active path, oldest first.
 
-    With ``include=superseded`` the page is of the whole record, also of what was rewound. Contents
+    With ``include=superseded`` the page is of the whole record, also of what was rewound; with
+    ``include=read_by`` each message says who has read it; both are separated by a comma. Contents
     above 16 KiB are cut and marked; the single message is whole.
     """
     asked: PageQuery = call.query
+    include = frozenset(asked.include.split(",")) if asked.include else frozenset()
+    if include - INCLUDES:
+        raise Invalid.at("/include", "choice", f"Of {', '.join(sorted(INCLUDES))}.")
     found = await page(
         call.service.database,
         call.conversation_id,
@@ -135,10 +143,12 @@ async def list_messages(call: Call) -> Answer:
             asked.before,
             asked.after,
             asked.around,
-            superseded=asked.include == "superseded",
+            superseded="superseded" in include,
         ),
         limits=call.service.limits,
     )
+    if "read_by" in include:
+        found = await with_readers(call.service.database, call.conversation_id, found)
     body = found.body()
     tag = etag(body, found.epoch, found.rev)
     return tagged(body, tag, call.headers.get(b"if-none-match"))

@@ -11,7 +11,7 @@ import msgspec
 from greffier import access
 from greffier.change import people as verbs
 from greffier.errors import Forbidden, Gone, NotFound, UnsupportedMediaType
-from greffier.model.conversation import Conversation, MemberRole
+from greffier.model.conversation import Conversation, MemberRole, NewParticipant
 from greffier.read import conversations
 from greffier.read import people as reads
 from greffier.read.people import Invitation, Participant, Reader
@@ -19,13 +19,6 @@ from greffier.server.answers import Answer, encoded, no_content
 from greffier.server.call import Call
 from greffier.server.routes.lists import Listed, listed
 from greffier.server.table import Route
-
-
-class NewParticipant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Somebody to bring in."""
-
-    user_id: str
-    role: MemberRole = "member"
 
 
 class NewRole(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
