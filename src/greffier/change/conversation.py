@@ -85,6 +85,8 @@ async def create(
         list(members),
         list(members.values()),
         again=True,
+        touches=id_,
+        people=True,
     )
     return id_, bool(rows[0][0])
 
@@ -138,6 +140,8 @@ async def patch(
         limit,
         archived,
         again=if_rev is None,
+        touches=conversation_id,
+        people=archived is not None,
     )
     return int(rows[0][0])
 
@@ -150,7 +154,9 @@ async def erase(database: Database, conversation_id: UUID, actor: str | None) ->
         Forbidden: Only its owner erases it.
         Gone: It was erased before.
     """
-    await database.verb(ERASE, conversation_id, actor, again=False)
+    await database.verb(
+        ERASE, conversation_id, actor, again=False, touches=conversation_id, people=True
+    )
 
 
 def _problems(

@@ -60,6 +60,7 @@ async def edit(
         if_rev,
         speaker.written_by,
         again=if_rev is None,
+        touches=conversation_id,
     )
     return int(rows[0][0])
 
@@ -79,5 +80,7 @@ async def delete(
         NotFound: There is no such message, or the conversation is not the actor's to see.
         Forbidden: Somebody else said it.
     """
-    rows = await database.verb(DELETE, conversation_id, actor, seq, erase, again=True)
+    rows = await database.verb(
+        DELETE, conversation_id, actor, seq, erase, again=True, touches=conversation_id
+    )
     return int(rows[0][0])

@@ -35,7 +35,9 @@ async def rewind(
     if not 0 <= after_seq < 1 << 53:
         raise Invalid.at("/after_seq", "range", "It is 0 or a seq on the active path.")
     # A second call finds nothing left to remove.
-    (row,) = await database.verb(REWIND, conversation_id, actor, after_seq, uuid7(), again=False)
+    (row,) = await database.verb(
+        REWIND, conversation_id, actor, after_seq, uuid7(), again=False, touches=conversation_id
+    )
     return Rewound(row["removed"], row["rev"])
 
 
@@ -52,5 +54,7 @@ async def activate(
         Forbidden: Only its owner chooses the path.
         Archived: The conversation is archived.
     """
-    (row,) = await database.verb(ACTIVATE, conversation_id, actor, branch_id, uuid7(), again=False)
+    (row,) = await database.verb(
+        ACTIVATE, conversation_id, actor, branch_id, uuid7(), again=False, touches=conversation_id
+    )
     return int(row[0])

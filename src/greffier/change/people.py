@@ -65,6 +65,8 @@ async def set_participant(
         actor or "service",
         uuid7(),
         again=True,
+        touches=conversation_id,
+        people=True,
     )
     return int(row[0])
 
@@ -82,7 +84,15 @@ async def remove_participant(
         Forbidden: Only the owner removes others, and the owner cannot leave.
     """
     (row,) = await database.verb(
-        REMOVE, conversation_id, actor, user, actor or "service", uuid7(), again=False
+        REMOVE,
+        conversation_id,
+        actor,
+        user,
+        actor or "service",
+        uuid7(),
+        again=False,
+        touches=conversation_id,
+        people=True,
     )
     return int(row[0])
 
@@ -176,6 +186,7 @@ async def accept(database: Database, token: str, user: str) -> UUID:
         raise NotFound
     (row,) = await database.verb(ACCEPT, token_hash(token), user, uuid7(), again=True)
     found: UUID = row[0]
+    database.committed(found, 0, people=True)
     return found
 
 
@@ -195,5 +206,7 @@ async def read_upto(database: Database, conversation_id: UUID, user: str, seq: i
     """
     if not 0 <= seq < 1 << 63:
         raise Invalid.at("/seq", "range", "A seq is a number from 0.")
-    (row,) = await database.verb(READ, conversation_id, user, seq, again=True)
+    (row,) = await database.verb(
+        READ, conversation_id, user, seq, again=True, touches=conversation_id
+    )
     return Mark(row["last_read_seq"], row["rev"])

@@ -76,6 +76,7 @@ async def say(
         # A call whose fate is unknown is made again with the same id, looked for.
         again=not checked.fresh,
     )
+    database.committed(found["conversation_id"], found["rev"] or 0, people=found["created"])
     if found["outcome"] == "agent-fixed":
         raise AgentFixed
     if found["outcome"] not in ("stored", "replayed"):

@@ -37,6 +37,7 @@ LOST = (
     asyncpg.exceptions.CannotConnectNowError,
     asyncpg.exceptions.TooManyConnectionsError,
     asyncpg.exceptions.IdleInTransactionSessionTimeoutError,
+    asyncpg.exceptions.IdleSessionTimeoutError,
 )
 
 #: The statement was undone whole and may be run again as it is.
@@ -62,14 +63,21 @@ async def connect(dsn: str, settings: Mapping[str, str] | None = None) -> Connec
     )
 
 
+def busy() -> Unavailable:
+    """Say that somebody else has held for too long what is needed."""
+    return Unavailable("The conversation is busy; try again shortly.", retry_after=1)
+
+
 def translate(error: BaseException) -> BaseException:
     """Put an error of the driver into our words; what is already ours, or a bug, stays as it is."""
     if isinstance(error, Error):
         return error
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate in SQLSTATES:
         return SQLSTATES[error.sqlstate]()
-    if isinstance(error, (*LOST, *TRY_AGAIN)):
+    if isinstance(error, LOST):
         return Unavailable("The database is away; try again shortly.", retry_after=1)
+    if isinstance(error, (*TRY_AGAIN, asyncpg.exceptions.LockNotAvailableError)):
+        return busy()
     if isinstance(error, asyncpg.exceptions.QueryCanceledError):
         return Unavailable("The database took too long; try again shortly.", retry_after=1)
     if isinstance(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Protocol
+from uuid import UUID
 
 import asyncpg
 
@@ -15,6 +17,23 @@ from greffier.store.writer import Writer
 
 #: Connections for reads and single verbs: beyond this they only wait for each other.
 READ_CONNECTIONS = 8
+
+
+class Committed(Protocol):
+    """Hears of commits: a hint to look, never the truth."""
+
+    def __call__(self, conversation_id: UUID, rev: int, /, *, people: bool) -> None:
+        """Hear that a conversation changed.
+
+        Args:
+            conversation_id: Which.
+            rev: The rev it has reached, 0 when that is not known.
+            people: Whether who has it in their list may have changed.
+        """
+
+
+def _nobody(_conversation_id: UUID, _rev: int, /, *, people: bool) -> None:
+    """Nobody follows."""
 
 
 class Database:
@@ -32,6 +51,11 @@ class Database:
         self.epoch = ""
         self.slots = Slots(dsn, READ_CONNECTIONS, revive=revive, patience=patience)
         self.writer = Writer(dsn, revive=revive, patience=patience)
+        #: Told after each commit that changed a conversation; see ``publish.feed``.
+        self.committed: Committed = _nobody
+        self.writer.committed = lambda conversation_id, rev: self.committed(
+            conversation_id, rev, people=False
+        )
 
     @property
     def position(self) -> Position:
@@ -42,15 +66,27 @@ class Database:
         """Run a named query of ``sql/queries``."""
         return await self.slots.read(name, *args)
 
-    async def verb(self, sql: str, *args: object, again: bool) -> list[asyncpg.Record]:
+    async def verb(
+        self,
+        sql: str,
+        *args: object,
+        again: bool,
+        touches: UUID | None = None,
+        people: bool = False,
+    ) -> list[asyncpg.Record]:
         """Call a function that changes something, in a transaction of its own.
 
         Args:
             sql: ``select f($1, …)``, alone.
             args: Its parameters.
             again: Whether a call whose fate is unknown may be made again.
+            touches: The conversation it changes, for those who follow it.
+            people: Whether it may change who has the conversation in their list.
         """
-        return await self.slots.run(sql, *args, again=again)
+        rows = await self.slots.run(sql, *args, again=again)
+        if touches is not None:
+            self.committed(touches, 0, people=people)
+        return rows
 
     @contextlib.asynccontextmanager
     async def snapshot(self) -> AsyncIterator[connection.Connection]:

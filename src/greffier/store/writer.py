@@ -18,10 +18,12 @@ A request is never lost between them: it leaves its place only when its future i
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from uuid import UUID
 
 import asyncpg
@@ -52,8 +54,10 @@ class Request:
     actor: str | None
     rows: Sequence[Row]
     size: int
-    # every id was made for this call, so that none need be looked for
+    # every id was made for this call and never sent, so that none need be looked for
     fresh: bool
+    # counts requests as they come, to keep them in order wherever they wait
+    turn: int
     until: float
     done: asyncio.Future[list[Stored]] = field(repr=False)
 
@@ -81,7 +85,7 @@ class Pressure:
 
 
 class Writer:
-    """Appends messages, many at a time.  Start it with ``run`` and stop it with ``drain``."""
+    """Appends messages, many at a time, whenever some wait.  Stop it with ``drain``."""
 
     def __init__(
         self,
@@ -103,14 +107,18 @@ class Writer:
                 held, before it is refused as unavailable.
         """
         self.pressure = Pressure()
+        #: Told of each conversation that has new messages on record, and its rev.
+        self.committed: Callable[[UUID, int], None] = _nobody
         self._limit_messages = queue_messages
         self._limit_bytes = queue_bytes
         self._patience = patience
         self._queues: tuple[deque[Request], deque[Request]] = (deque(), deque())
+        self._turns = itertools.count()
         self._slots = [Slot(dsn, {}, revive) for _ in range(2)]
         self._busy = [False, False]
-        # True while worker 0 works on both queues at once
+        # True while worker 0 works on both queues at once, and which of them it takes first
         self._narrow = False
+        self._first = 0
         self._aside: dict[UUID, deque[Request]] = {}
         self._side_turn = asyncio.Semaphore(SIDE_CONNECTIONS)
         settings = {"lock_timeout": str(SIDE_LOCK_TIMEOUT)}
@@ -158,6 +166,7 @@ class Writer:
             rows,
             size,
             fresh,
+            next(self._turns),
             time.monotonic() + self._patience,
             asyncio.get_running_loop().create_future(),
         )
@@ -218,7 +227,11 @@ class Writer:
                 self._start(1)
         elif not many:
             return []
-        sources = self._queues if self._narrow and worker == 0 else (self._queues[worker],)
+        sources: Sequence[deque[Request]] = (self._queues[worker],)
+        if self._narrow and worker == 0:
+            # In turn, or large requests in the one could keep the other waiting for ever.
+            sources = self._queues if self._first == 0 else self._queues[::-1]
+            self._first ^= 1
         batch: list[Request] = []
         ids: set[tuple[UUID, UUID]] = set()
         messages = size = 0
@@ -266,46 +279,57 @@ class Writer:
         looked for: what it had stored is then found as a replay.
         """
         pause = 0.02
-        # After a lost connection our own fresh ids may be there too.
-        check = not all(request.fresh for request in batch)
         while batch:
             try:
-                answers = await self._call(slot, batch, check=check, wait=wait)
+                self._answer(batch, await self._call(slot, batch, wait=wait))
             except connection.LOST as error:
                 slot.drop()
-                check = True
+                for request in batch:
+                    # The server may still be at it: also ids of our own may be there already.
+                    request.fresh = False
                 batch = self._still_patient(batch, error)
                 # Nothing signals that a server is back; look again a little later each time.
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 0.5)
+                continue
             except connection.TRY_AGAIN as error:
                 batch = self._still_patient(batch, error)
+                continue
             except asyncpg.exceptions.LockNotAvailableError as error:
                 # On the side only: somebody else's turn to wait for a row.
-                still = self._still_patient(batch, error)
-                self._set_aside(still, first=True)
-                return
+                self._set_aside(self._still_patient(batch, error))
             except (asyncpg.PostgresError, asyncpg.exceptions.DataError, ValueError) as error:
                 if len(batch) == 1:
                     batch[0].refuse(connection.translate(error))
-                    return
-                # One of them broke the call: each alone, so that it breaks only its own.
-                for request in batch:
-                    await self._store(slot, [request], wait=wait)
-                return
+                else:
+                    # One of them broke the call: look for it in the halves, so that it breaks
+                    # only its own.
+                    middle = len(batch) // 2
+                    for half in (batch[:middle], batch[middle:]):
+                        await self._store(slot, self._in_turn(half, wait=wait), wait=wait)
             except BaseException as error:
                 for request in batch:
                     request.refuse(connection.translate(error))
                 if not isinstance(error, Exception):
                     raise
-                return
-            else:
-                self._answer(batch, answers)
-                return
+            return
 
-    async def _call(
-        self, slot: Slot, batch: list[Request], *, check: bool, wait: bool
-    ) -> list[asyncpg.Record]:
+    def _in_turn(self, batch: list[Request], *, wait: bool) -> list[Request]:
+        """Set those aside again that would overtake a request of theirs that waits there."""
+
+        def overtakes(request: Request) -> bool:
+            aside = self._aside.get(request.conversation_id)
+            if not wait or not aside:
+                return not wait and aside is not None
+            # It is the side itself that asks, which keeps the place of what it works on.
+            return aside[0].turn < request.turn
+
+        behind = [request for request in batch if overtakes(request)]
+        self._set_aside(behind)
+        return [request for request in batch if request not in behind]
+
+    async def _call(self, slot: Slot, batch: list[Request], *, wait: bool) -> list[asyncpg.Record]:
+        fresh = all(request.fresh for request in batch)
         if len(batch) == 1 and len(batch[0].rows) == 1:
             request = batch[0]
             return await slot.fetch(
@@ -313,7 +337,7 @@ class Writer:
                 request.conversation_id,
                 request.actor,
                 *request.rows[0],
-                not check,
+                fresh,
                 wait,
             )
         columns = zip(*(row for request in batch for row in request.rows), strict=True)
@@ -324,7 +348,7 @@ class Writer:
             _used([request.actor for request in batch]),
             [len(request.rows) for request in batch],
             *map(_used, columns),
-            check,
+            not fresh,
             wait,
         )
 
@@ -332,6 +356,7 @@ class Writer:
         pressure = self.pressure
         pressure.batches += 1
         busy: list[Request] = []
+        revs: dict[UUID, int] = {}
         at = 0
         for request in batch:
             mine = answers[at : at + len(request.rows)]
@@ -342,11 +367,16 @@ class Writer:
                 replayed = sum(one.outcome == "replayed" for one in stored)
                 pressure.stored += len(stored) - replayed
                 pressure.replayed += replayed
+                if replayed < len(stored):
+                    # Requests of one conversation are in the order of their revs.
+                    revs[request.conversation_id] = max(one.rev or 0 for one in stored)
                 request.resolve(stored)
             elif outcome == "busy":
                 busy.append(request)
             else:
                 request.refuse(refusal(outcome))
+        for conversation_id, rev in revs.items():
+            self.committed(conversation_id, rev)
         if busy:
             self._set_aside(busy)
 
@@ -357,47 +387,42 @@ class Writer:
             if request.done.done():
                 continue
             if request.until < now:
-                request.refuse(
-                    Unavailable("The database is away; try again shortly.", retry_after=1)
-                    if isinstance(error, connection.LOST)
-                    else Unavailable("The conversation is busy; try again shortly.", retry_after=1)
-                )
+                request.refuse(connection.translate(error))
                 continue
             still.append(request)
         return still
 
     # -- the side ------------------------------------------------------------------------------
 
-    def _set_aside(self, requests: list[Request], *, first: bool = False) -> None:
+    def _set_aside(self, requests: list[Request]) -> None:
         """Let conversations whose row is held wait elsewhere, each with all that comes for it."""
-        for request in reversed(requests) if first else requests:
-            aside = self._aside.get(request.conversation_id)
-            if aside is None:
-                aside = self._aside[request.conversation_id] = deque()
-                self.pressure.set_aside += 1
-                # What already waits for it in its queue comes behind it, in order.
-                queue = self._queues[request.conversation_id.int & 1]
-                waiting = list(queue)
-                queue.clear()
-                aside.append(request)
-                for one in waiting:
-                    mine = one.conversation_id == request.conversation_id
-                    (aside if mine else queue).append(one)
-                task = asyncio.get_running_loop().create_task(
-                    self._wait_for(request.conversation_id)
-                )
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-            elif first:
-                aside.appendleft(request)
-            else:
-                aside.append(request)
+        new = {request.conversation_id for request in requests} - self._aside.keys()
+        moved = list(requests)
+        for queue in self._queues if new else ():
+            moved += [one for one in queue if one.conversation_id in new]
+            others = [one for one in queue if one.conversation_id not in new]
+            queue.clear()
+            queue.extend(others)
+        by_conversation: defaultdict[UUID, list[Request]] = defaultdict(list)
+        for request in moved:
+            by_conversation[request.conversation_id].append(request)
+        for conversation_id, mine in by_conversation.items():
+            aside = self._aside.setdefault(conversation_id, deque())
+            # In the order in which they came, whichever way each of them came here.
+            together = sorted([*mine, *aside], key=attrgetter("turn"))
+            aside.clear()
+            aside.extend(together)
+        for conversation_id in new:
+            self.pressure.set_aside += 1
+            task = asyncio.get_running_loop().create_task(self._wait_for(conversation_id))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     async def _wait_for(self, conversation_id: UUID) -> None:
         """Store what was set aside for one conversation, waiting for its row."""
         aside = self._aside[conversation_id]
         while aside:
-            # Turns are first come, first served, and a turn lasts at most SIDE_LOCK_TIMEOUT.
+            # Served as they come, for SIDE_LOCK_TIMEOUT at most.
             async with self._side_turn:
                 slot = self._side_slots.pop()
                 try:
@@ -412,8 +437,12 @@ class Writer:
         batch: list[Request] = []
         ids: set[UUID] = set()
         messages = size = 0
+        now = time.monotonic()
         while aside:
             request = aside[0]
+            if request.until < now:
+                # Also those that would not be in this batch, and have waited as long.
+                request.refuse(connection.busy())
             if request.done.done():
                 aside.popleft()
                 continue
@@ -430,6 +459,10 @@ class Writer:
             messages += len(request.rows)
             size += request.size
         return batch
+
+
+def _nobody(_conversation_id: UUID, _rev: int) -> None:
+    """Nobody follows."""
 
 
 def _used(column: Sequence[object]) -> Sequence[object] | None:
