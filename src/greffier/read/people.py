@@ -41,7 +41,7 @@ class Reader(msgspec.Struct, frozen=True):
     at: datetime
 
 
-_participants = msgspec.json.Decoder(list[Participant]).decode
+decode_participants = msgspec.json.Decoder(list[Participant]).decode
 
 
 class Role(NamedTuple):
@@ -62,7 +62,7 @@ async def participants(
     rows = await database.read("participants", conversation_id, reader)
     if not rows:
         raise await why_absent(database, conversation_id)
-    return _participants(rows[0]["body"])
+    return decode_participants(rows[0]["body"])
 
 
 async def invitations(

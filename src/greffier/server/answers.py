@@ -56,6 +56,8 @@ class Stream:
     pieces: AsyncIterator[bytes]
     headers: list[Header]
     status: int = 200
+    #: Each piece is sent at once, and it ends when the caller leaves, not when a piece fails.
+    live: bool = False
 
 
 def attachment(pieces: AsyncIterator[bytes], media: str, name: str) -> Stream:
@@ -69,6 +71,21 @@ def attachment(pieces: AsyncIterator[bytes], media: str, name: str) -> Stream:
             _INERT,
             *SECURITY,
         ],
+    )
+
+
+def events(pieces: AsyncIterator[bytes]) -> Stream:
+    """Make a stream of server-sent events; proxies are asked not to gather them."""
+    return Stream(
+        pieces,
+        [
+            (b"content-type", b"text/event-stream; charset=utf-8"),
+            (b"x-accel-buffering", b"no"),
+            _FORGET,
+            _INERT,
+            *SECURITY,
+        ],
+        live=True,
     )
 
 

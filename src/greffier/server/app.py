@@ -8,6 +8,8 @@ from structlog.typing import FilteringBoundLogger
 from greffier.access import Users
 from greffier.errors import SettingsError
 from greffier.model.limits import Limits
+from greffier.publish.bus import Bus
+from greffier.publish.feed import Feed
 from greffier.server.auth import SharedSecret
 from greffier.server.edge import Edge
 from greffier.server.local import Local
@@ -29,6 +31,7 @@ def create_app(
     local: Local | None = None,
     authenticator: SharedSecret | None = None,
     log: FilteringBoundLogger | None = None,
+    bus: Bus | None = None,
 ) -> Edge:
     """Make the ASGI application that serves a database.
 
@@ -40,6 +43,7 @@ def create_app(
         local: In local mode, the person and their link.
         authenticator: Tells who bears a token; by default by the secret of the settings.
         log: Where to log; by default to standard error, as the settings say.
+        bus: Tells the service's other processes of commits; alone when not given.
 
     Raises:
         SettingsError: There is no way to tell who calls.
@@ -62,6 +66,7 @@ def create_app(
         metrics=Metrics(database.writer.pressure),
         users=Users(database),
         readiness=Readiness(database),
+        feed=Feed(database, bus, limits=limits(settings)),
         documents={"openapi": msgspec.json.encode(document(routes))},
     )
     log = log or make_logger(settings.log_level, settings.log_format)

@@ -6,9 +6,17 @@ log line are all about the same moment, and each layer would cost every request 
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
-from asyncio import create_task
+from asyncio import (
+    FIRST_COMPLETED,
+    CancelledError,
+    Task,
+    create_task,
+    ensure_future,
+    wait,
+)
 from collections.abc import AsyncIterator
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -127,11 +135,14 @@ class Edge:
             return None
         gone = create_task(_until_gone(call.receive))
         try:
-            async for chunk in _chunks(answer.pieces):
+            chunks = _until(gone, answer.pieces) if answer.live else _chunks(answer.pieces)
+            async for chunk in chunks:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
                 if gone.done():
                     return ClientGone()
                 call.sent += len(chunk)
+            if gone.done():
+                return ClientGone()
             await send({"type": "http.response.body", "body": b""})
         except Exception as error:  # noqa: BLE001 - logged by the caller of this
             return error
@@ -189,6 +200,24 @@ async def _chunks(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             held, size = [], 0
     if held:
         yield b"".join(held)
+
+
+async def _until(gone: Task[None], pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Pass pieces on as they come, and stop waiting for the next when the caller has left."""
+    while not gone.done():
+        piece = ensure_future(anext(pieces))
+        try:
+            await wait({piece, gone}, return_when=FIRST_COMPLETED)
+            if not piece.done():
+                return
+            yield piece.result()
+        except StopAsyncIteration:
+            return
+        finally:
+            if not piece.done():
+                piece.cancel()
+                with contextlib.suppress(CancelledError, StopAsyncIteration):
+                    await piece
 
 
 async def _close(pieces: AsyncIterator[bytes]) -> None:

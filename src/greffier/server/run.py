@@ -19,6 +19,7 @@ from greffier._version import __version__
 from greffier.embedded import default_data_dir, open_cluster
 from greffier.embedded.folder import Folder
 from greffier.errors import ListenError, SettingsError
+from greffier.publish.bus import PostgresBus
 from greffier.server.app import create_app
 from greffier.server.auth import SharedSecret
 from greffier.server.edge import Edge
@@ -95,15 +96,16 @@ def _say(line: str) -> None:
 def _application(
     settings: Settings, listener: socket.socket, database: Database, log: FilteringBoundLogger
 ) -> Edge:
+    bus = PostgresBus(database.dsn)
     if not settings.local_mode:
-        return create_app(database, settings, log=log)
+        return create_app(database, settings, log=log, bus=bus)
     folder = Folder.at(settings.data_dir or default_data_dir())
     folder.create()
     secret = load_secret(folder.root)
     host, port = listener.getsockname()[:2]
     tokens = SharedSecret(secret, role_claim=settings.role_claim)
     local = Local(secret, host, port)
-    return create_app(database, settings, local=local, authenticator=tokens, log=log)
+    return create_app(database, settings, local=local, authenticator=tokens, log=log, bus=bus)
 
 
 # -- the port --------------------------------------------------------------------------------------
@@ -274,15 +276,19 @@ class Server:
         health = self._app.service
         health.metrics.up.set(1)
         watch = asyncio.create_task(self._watch(server))
+        feed = asyncio.create_task(health.feed.run())
         try:
             await server.serve(sockets=[self._listener])
         finally:
             watch.cancel()
+            feed.cancel()
             health.metrics.up.set(0)
 
     async def _watch(self, server: uvicorn.Server) -> None:
         await self._stop.asked.wait()
         self._app.service.readiness.stopping = True
+        # Who follows is told to come back elsewhere: an open stream would be waited for.
+        self._app.service.feed.close()
         server.should_exit = True
         await self._stop.hurry.wait()
         server.force_exit = True

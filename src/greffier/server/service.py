@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from greffier.access import Principal, Users
 from greffier.errors import Unauthenticated
 from greffier.model.limits import Limits
+from greffier.publish.feed import Feed
 from greffier.store.database import Database
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Service:
     metrics: Metrics
     users: Users
     readiness: Readiness
+    feed: Feed
     documents: dict[str, bytes] = field(default_factory=dict)
     exports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(EXPORTS))
 

@@ -1,0 +1,107 @@
+"""How the processes of a service tell each other that there is something to look at.
+
+A bus carries wake-ups, never truth: they may be lost, doubled, late and out of order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+from uuid import UUID
+
+from greffier.store.listen import Channel
+
+
+class Wake(NamedTuple):
+    """Look at a conversation: it has reached this rev (0: not known)."""
+
+    conversation_id: UUID
+    rev: int
+    people: bool
+
+
+#: Hears a wake-up; None says that some may have been lost, so look everywhere.
+Heard = Callable[[Wake | None], None]
+
+
+class Bus(Protocol):
+    """Carries wake-ups to the other processes."""
+
+    def say(self, wake: Wake) -> None:
+        """Tell the others, soon; never waits and never fails."""
+
+    async def run(self, heard: Heard) -> None:
+        """Carry until cancelled, through every loss of connection."""
+
+
+class LocalBus:
+    """For a process that is alone: there is nobody to tell."""
+
+    def say(self, wake: Wake) -> None:
+        """Tell nobody."""
+
+    async def run(self, heard: Heard) -> None:
+        """Hear nothing, until cancelled."""
+        await asyncio.Event().wait()
+
+
+class PostgresBus:
+    """The default: LISTEN on one connection, NOTIFY on another, after the commit.
+
+    NOTIFY inside a write would take a lock that all commits of the server share.  Here what was
+    said within a few milliseconds goes in one statement of its own.
+    """
+
+    #: Seconds in which wake-ups are gathered; a hot conversation's fold into one.
+    GATHER = 0.005
+
+    def __init__(self, dsn: str) -> None:
+        """Describe the bus.
+
+        Args:
+            dsn: The database, whose processes hear each other.
+        """
+        self._channel = Channel(dsn, "greffier_wake")
+        self._waiting: dict[UUID, Wake] = {}
+        self._something = asyncio.Event()
+
+    def say(self, wake: Wake) -> None:
+        """Tell the others, soon."""
+        before = self._waiting.get(wake.conversation_id)
+        if before is not None:
+            people = wake.people or before.people
+            wake = Wake(wake.conversation_id, max(wake.rev, before.rev), people)
+        self._waiting[wake.conversation_id] = wake
+        self._something.set()
+
+    async def run(self, heard: Heard) -> None:
+        """Carry until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._channel.listen(lambda text: _hear(text, heard)))
+            group.create_task(self._speak())
+
+    async def _speak(self) -> None:
+        while True:
+            await self._something.wait()
+            # Not a wait for anything: it lets commits of the same moment share one statement.
+            await asyncio.sleep(self.GATHER)
+            self._something.clear()
+            waiting, self._waiting = list(self._waiting.values()), {}
+            await self._channel.notify([_word(wake) for wake in waiting])
+
+
+def _word(wake: Wake) -> str:
+    return f"{wake.conversation_id.hex}{'p' if wake.people else '.'}{wake.rev}"
+
+
+def _hear(text: str | None, heard: Heard) -> None:
+    if text is None:
+        heard(None)
+        return
+    for word in text.split(" "):
+        try:
+            heard(Wake(UUID(word[:32]), int(word[33:]), word[32] == "p"))
+        except (ValueError, IndexError):
+            # Somebody else's word on our channel says nothing.
+            continue

@@ -1,0 +1,305 @@
+"""The feed: what this process's followers see of the record.
+
+One feed per process.  It reads each conversation that somebody follows here once per burst of
+commits, whoever made them, and hands the same bytes to all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import AsyncIterator, Callable
+from uuid import UUID
+
+from greffier.errors import Unavailable
+from greffier.model.limits import DEFAULT, Limits
+from greffier.publish.bus import Bus, LocalBus, Wake
+from greffier.publish.change import Change
+from greffier.publish.stream import Follower, Stream
+from greffier.read.changes import Changes, changes
+from greffier.read.people import Participant, decode_participants
+from greffier.store.database import Database
+
+#: Seconds between looks at every followed conversation: what a lost wake-up costs.
+POLL = 5.0
+
+
+class Feed:
+    """Streams of the conversations that somebody follows in this process."""
+
+    def __init__(
+        self, database: Database, bus: Bus | None = None, *, limits: Limits = DEFAULT
+    ) -> None:
+        """Make a feed; it lives while ``run`` does.
+
+        Args:
+            database: The record.
+            bus: Tells other processes, and hears them; alone when not given.
+            limits: How large one change may be.
+        """
+        self._database = database
+        self._bus = bus or LocalBus()
+        self._limits = limits
+        self._streams: dict[UUID, Stream] = {}
+        self._tasks: dict[UUID, asyncio.Task[None]] = {}
+        self._listeners: list[Callable[[Wake | None], None]] = []
+        self.closed = False
+
+    @property
+    def epoch(self) -> str:
+        """The history that is followed."""
+        return self._database.epoch
+
+    def committed(self, conversation_id: UUID, rev: int, /, *, people: bool) -> None:
+        """Hear of a commit of this process (``store.database.Committed``)."""
+        wake = Wake(conversation_id, rev, people)
+        self._bus.say(wake)
+        self._heard(wake)
+
+    def listen(self, hear: Callable[[Wake | None], None]) -> None:
+        """Tell somebody else of every wake-up too (the users' own feeds)."""
+        self._listeners.append(hear)
+
+    async def run(self) -> None:
+        """Follow until cancelled; then every follower's stream ends."""
+        self._database.committed = self.committed
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._bus.run(self._heard))
+                group.create_task(self._poll())
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End every follower's stream: they come back, here or elsewhere, with their position."""
+        self.closed = True
+        for task in list(self._tasks.values()):
+            task.cancel()
+        for stream in list(self._streams.values()):
+            for follower in list(stream.followers):
+                follower.revoke()
+
+    def _heard(self, wake: Wake | None) -> None:
+        if wake is None:
+            for stream in self._streams.values():
+                stream.wake()
+        else:
+            stream_or_none = self._streams.get(wake.conversation_id)
+            if stream_or_none is not None and (wake.rev == 0 or wake.rev > stream_or_none.rev):
+                stream_or_none.wake()
+        for hear in self._listeners:
+            hear(wake)
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(POLL)
+            followed = list(self._streams)
+            if not followed:
+                continue
+            try:
+                rows = await self._database.read("revs", followed)
+            except Unavailable:
+                continue
+            revs = {row["id"]: row["rev"] for row in rows}
+            for conversation_id in followed:
+                stream = self._streams.get(conversation_id)
+                # A conversation that is gone is looked at too: its followers are to be told.
+                if stream is not None and revs.get(conversation_id, -1) != stream.rev:
+                    stream.wake()
+
+    # -- following -----------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def follow(
+        self, conversation_id: UUID, user: str | None, since: int | None, epoch: str | None = None
+    ) -> AsyncIterator[Following]:
+        """Follow a conversation from a rev on.
+
+        Joins first and reads then, so that what is committed in between is heard twice rather than
+        never; what was seen is skipped by its rev.
+
+        Args:
+            conversation_id: Which.
+            user: Who; they must take part. None is the service.
+            since: The rev they know; None starts at the present one.
+            epoch: The history it belongs to; another one than ours is a reset.
+
+        Raises:
+            NotFound, Gone: There is no such conversation, or it is not theirs.
+            Unavailable: The record cannot be read now.
+        """
+        if self.closed:
+            raise Unavailable("The service is stopping.", retry_after=1)
+        look = asyncio.Event()
+        follower = Follower(user, look.set)
+        stream = await self._join(conversation_id, follower)
+        try:
+            yield Following(self, stream, follower, look, since, epoch)
+        finally:
+            self._leave(stream, follower)
+
+    async def _join(self, conversation_id: UUID, follower: Follower) -> Stream:
+        stream = self._streams.get(conversation_id)
+        if stream is None:
+            # Where it is now; two who come at once each read, and the first one's stream stays.
+            found = await changes(
+                self._database, conversation_id, follower.user, 1 << 62, limits=self._limits
+            )
+            stream = self._streams.get(conversation_id)
+            if stream is None:
+                stream = Stream(conversation_id, found.rev, self._next)
+                self._streams[conversation_id] = stream
+                task = asyncio.get_running_loop().create_task(stream.run())
+                self._tasks[conversation_id] = task
+                task.add_done_callback(functools.partial(self._ended, stream))
+            stream.followers.add(follower)
+            # What was committed between the read and now.
+            stream.wake()
+        else:
+            stream.followers.add(follower)
+            try:
+                await self._admit(conversation_id, follower)
+            except BaseException:
+                self._leave(stream, follower)
+                raise
+        return stream
+
+    async def _admit(self, conversation_id: UUID, follower: Follower) -> None:
+        """Refuse who does not take part; asked after joining, so that a removal is not missed."""
+        if follower.user is not None:
+            await changes(
+                self._database, conversation_id, follower.user, 1 << 62, limits=self._limits
+            )
+
+    def _leave(self, stream: Stream, follower: Follower) -> None:
+        stream.followers.discard(follower)
+        if not stream.followers and self._streams.get(stream.conversation_id) is stream:
+            del self._streams[stream.conversation_id]
+            task = self._tasks.pop(stream.conversation_id, None)
+            if task is not None:
+                task.cancel()
+
+    def _ended(self, stream: Stream, task: asyncio.Task[None]) -> None:
+        """A stream that ended, gone or broken, leaves nobody waiting: they come back and see."""
+        for follower in list(stream.followers):
+            follower.revoke()
+        if self._streams.get(stream.conversation_id) is stream:
+            del self._streams[stream.conversation_id]
+            self._tasks.pop(stream.conversation_id, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            task.get_loop().call_exception_handler(
+                {"message": "a conversation's stream broke", "exception": error, "task": task}
+            )
+
+    # -- reading -------------------------------------------------------------------------------
+
+    async def _next(self, conversation_id: UUID, rev: int) -> Change | None:
+        found = await changes(self._database, conversation_id, None, rev, limits=self._limits)
+        if found.rev == rev and not found.reset:
+            return None
+        return encode(conversation_id, found)
+
+    async def catch_up(
+        self, conversation_id: UUID, user: str | None, rev: int, epoch: str | None
+    ) -> Change | None:
+        """Read the change that follows a rev, for a follower who fell behind."""
+        found = await changes(
+            self._database, conversation_id, user, rev, epoch=epoch, limits=self._limits
+        )
+        if found.rev == rev and not found.reset:
+            return None
+        return encode(conversation_id, found)
+
+
+class Following:
+    """One follower's way along a conversation: every change once, in order."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        stream: Stream,
+        follower: Follower,
+        look: asyncio.Event,
+        since: int | None,
+        epoch: str | None,
+    ) -> None:
+        self._feed = feed
+        self._stream = stream
+        self._follower = follower
+        self._look = look
+        #: The rev that was handed out.
+        self.rev = stream.rev if since is None else since
+        # Of another history every rev means something else, also one that looks like ours.
+        self._epoch = epoch
+        self._foreign = epoch is not None and epoch != feed.epoch
+        self._behind = self._foreign or (since is not None and since != stream.rev)
+
+    @property
+    def revoked(self) -> bool:
+        """Whether they may see nothing more."""
+        return self._follower.revoked
+
+    async def next(self) -> Change | None:
+        """Wait for the next change; None when there will be none any more (see ``revoked``)."""
+        while not self._follower.revoked:
+            if self._behind or self._follower.lagging:
+                change = await self._catch_up()
+                if change is not None:
+                    return change
+                continue
+            while (waiting := self._follower.take()) is not None:
+                if waiting.rev <= self.rev:
+                    continue
+                if waiting.since > self.rev:
+                    # Something between was missed: read from our own position.
+                    self._behind = True
+                    break
+                self.rev = waiting.rev
+                return waiting
+            if self._behind or self._follower.lagging:
+                continue
+            await self._look.wait()
+            self._look.clear()
+        return None
+
+    async def _catch_up(self) -> Change | None:
+        if self._follower.lagging:
+            # From now on changes wait for us again; what we read may repeat some of them.
+            self._follower.lagging = False
+        kept = None if self._foreign else self._stream.since(self.rev)
+        if kept is not None:
+            if not kept:
+                self._behind = False
+                return None
+            change = kept[0]
+        else:
+            found = await self._feed.catch_up(
+                self._stream.conversation_id,
+                self._follower.user,
+                self.rev,
+                self._epoch if self._foreign else None,
+            )
+            self._foreign = False
+            if found is None:
+                self._behind = False
+                return None
+            change = found
+        if self._follower.revoked:
+            # Removed while we read: nothing of what was read is theirs to see.
+            return None
+        self.rev = change.rev
+        self._behind = change.rev < self._stream.rev
+        return change
+
+
+def encode(conversation_id: UUID, found: Changes) -> Change:
+    """Write a change as it is sent to everybody; ``me`` is nobody's and so null."""
+    body = b'{"conversation_id":"%b",%b' % (str(conversation_id).encode(), found.body()[1:])
+    people = None
+    if found.participants != b"null":
+        everybody: list[Participant] = decode_participants(found.participants)
+        people = frozenset(one.user_id for one in everybody)
+    return Change(
+        conversation_id, found.epoch, found.since, found.rev, body, people, reset=found.reset
+    )

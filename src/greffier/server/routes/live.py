@@ -1,0 +1,100 @@
+"""Following live, as server-sent events: ``curl -N`` is a client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import msgspec
+
+from greffier import access
+from greffier.errors import Gone, Invalid, NotFound
+from greffier.publish.change import Change
+from greffier.publish.feed import Following
+from greffier.server.answers import Stream, events
+from greffier.server.call import Call
+from greffier.server.routes.messages import NotNegative
+from greffier.server.table import Route
+
+#: Seconds of silence after which a comment is sent, so that whatever stands between keeps the
+#: connection open and a caller who vanished is noticed.
+HEARTBEAT = 15.0
+
+
+class FollowQuery(msgspec.Struct, frozen=True):
+    """From which rev on; Last-Event-ID comes first. Without either, from the present one."""
+
+    since: NotNegative | None = None
+    epoch: str | None = None
+
+
+async def follow_conversation(call: Call) -> Stream:
+    """Follow a conversation: an event ``change`` for whatever happens to it, as it happens.
+
+    The data is what ``changes`` answers, with the conversation's id. The event's id is
+    ``<epoch>.<rev>``, so that Last-Event-ID resumes exactly where the connection broke. The first
+    event says where the caller stands. ``reset``: start from a page. The stream ends when the
+    caller may see no more.
+    """
+    asked: FollowQuery = call.query
+    since, epoch = asked.since, asked.epoch
+    if last := call.headers.get(b"last-event-id"):
+        epoch, since = _position(last.decode("latin-1"))
+    # Whether there is anything to follow is decided before the status is.
+    stack = AsyncExitStack()
+    following = await stack.enter_async_context(
+        call.service.feed.follow(call.conversation_id, access.reader(call.principal), since, epoch)
+    )
+    return events(_conversation_events(call, stack, following, since))
+
+
+def _position(text: str) -> tuple[str, int]:
+    epoch, _, rev = text.strip().rpartition(".")
+    if not epoch or not rev.isascii() or not rev.isdigit() or len(rev) > 18:
+        raise Invalid.at("", "last-event-id", "The header Last-Event-ID is <epoch>.<rev>.")
+    return epoch, int(rev)
+
+
+async def _conversation_events(
+    call: Call, stack: AsyncExitStack, following: Following, since: int | None
+) -> AsyncIterator[bytes]:
+    async with stack:
+        if since is None:
+            # So that the caller knows from where on nothing is missed.
+            yield b'event: change\nid: %b.%d\ndata: {"conversation_id":"%b","epoch":"%b",' % (
+                call.service.feed.epoch.encode(),
+                following.rev,
+                str(call.conversation_id).encode(),
+                call.service.feed.epoch.encode(),
+            ) + b'"since":%d,"rev":%d}\n\n' % (following.rev, following.rev)
+        else:
+            yield b": following\n\n"
+        while True:
+            try:
+                async with asyncio.timeout(HEARTBEAT):
+                    change = await following.next()
+            except TimeoutError:
+                yield b": %d\n\n" % following.rev
+                continue
+            if change is None:
+                return
+            yield _event(change)
+
+
+def _event(change: Change) -> bytes:
+    # JSON has no raw newline in it, so that one line of data holds it all.
+    return b"event: change\nid: %b\ndata: %b\n\n" % (change.event_id.encode(), change.body)
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/v1/conversations/{conversation_id}/events",
+        handler=follow_conversation,
+        query=FollowQuery,
+        media=("text/event-stream",),
+        errors=(NotFound, Gone),
+        request_headers={"Last-Event-ID": "The id of the last event that was seen."},
+    ),
+)

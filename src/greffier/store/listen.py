@@ -1,0 +1,95 @@
+"""LISTEN and NOTIFY: a channel between the processes of one database."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import secrets
+from collections.abc import Callable, Sequence
+
+import asyncpg
+
+from greffier.store import connection
+
+#: NOTIFY takes less than 8000 bytes.
+_PAYLOAD = 7500
+
+
+class Channel:
+    """Words to and from the other processes; one connection listens, another speaks."""
+
+    def __init__(self, dsn: str, name: str) -> None:
+        """Describe the channel; it connects when it is used.
+
+        Args:
+            dsn: The database.
+            name: The channel's name, an identifier.
+        """
+        self._dsn = dsn
+        self._name = name
+        self._speaker: connection.Connection | None = None
+        # Our own words come back to us and are none of our business.
+        self._me = secrets.token_hex(4)
+
+    async def listen(self, hear: Callable[[str | None], None]) -> None:
+        """Listen until cancelled, on a new connection whenever one is lost.
+
+        Args:
+            hear: Told each word of others; None when some may have been lost.
+        """
+        pause = 0.05
+        while True:
+            try:
+                live = await connection.connect(self._dsn)
+            except (*connection.LOST, asyncpg.PostgresError):
+                # Jittered, so that a restarted database does not meet everybody at once.
+                await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311
+                pause = min(pause * 2, 2.0)
+                continue
+            pause = 0.05
+            lost = asyncio.Event()
+            live.add_termination_listener(lambda _live, lost=lost: lost.set())
+            try:
+                await live.add_listener(
+                    self._name, lambda _c, _p, _n, text: self._heard(str(text), hear)
+                )
+                # From here on nothing is lost; what was said before may have been.
+                hear(None)
+                await lost.wait()
+            except (*connection.LOST, asyncpg.PostgresError, asyncpg.InterfaceError):
+                continue
+            finally:
+                live.terminate()
+
+    def _heard(self, text: str, hear: Callable[[str | None], None]) -> None:
+        me, _, words = text.partition(" ")
+        if me != self._me:
+            hear(words)
+
+    async def notify(self, words: Sequence[str]) -> None:
+        """Tell the others; what cannot be told now is lost, which costs them a poll."""
+        line = self._me
+        lines = []
+        for word in words:
+            if len(line) + len(word) + 1 > _PAYLOAD:
+                lines.append(line)
+                line = self._me
+            line += " " + word
+        lines.append(line)
+        try:
+            if self._speaker is None or self._speaker.is_closed():
+                self._speaker = await connection.connect(self._dsn, {"synchronous_commit": "off"})
+            await self._speaker.execute(
+                "select pg_notify($1, word) from unnest($2::text[]) word", self._name, lines
+            )
+        except (*connection.LOST, asyncpg.PostgresError, asyncpg.InterfaceError):
+            if self._speaker is not None:
+                self._speaker.terminate()
+                self._speaker = None
+
+    async def close(self) -> None:
+        """Let go of the connection that speaks."""
+        if self._speaker is not None:
+            with contextlib.suppress(*connection.LOST):
+                await self._speaker.close(timeout=1)
