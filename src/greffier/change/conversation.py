@@ -50,6 +50,9 @@ async def create(
             problems.append(Problem(f"{pointer}/user_id", "empty", "A participant has an id."))
         elif found := text.faults(participant.user_id, f"{pointer}/user_id"):
             problems.append(found)
+        elif len(participant.user_id.encode()) > limits.name:
+            detail = f"At most {limits.name} bytes."
+            problems.append(Problem(f"{pointer}/user_id", "too-long", detail))
         if participant.role == "owner" and participant.user_id != owner:
             problems.append(
                 Problem(f"{pointer}/role", "one-owner", "Whoever creates it is the owner.")

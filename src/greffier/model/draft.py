@@ -276,6 +276,10 @@ def _rule_problems(draft: Draft, pointer: str, *, lenient: bool) -> list[Problem
             say(f"parts/{index}/text", "missing", "A text part has a text.")
     if draft.said_at is not None and draft.said_at.tzinfo is None:
         say("said_at", "no-time-zone", "A time names its offset from UTC.")
+    elif draft.said_at is not None and not 1 < draft.said_at.year < 9999:
+        # The first and the last moment of all are infinite to the driver, and an offset may lead
+        # out of what Python can hold.
+        say("said_at", "range", "A time between the years 2 and 9998.")
     return problems
 
 

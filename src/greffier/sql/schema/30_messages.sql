@@ -7,7 +7,8 @@ create table messages (
     conversation_id uuid not null,
     seq bigint not null,
     id uuid not null,
-    -- the request that made it, hashed: the same id with another request is refused (kept by edits)
+    -- the request that made it, hashed: the same id with another request is refused (kept by edits;
+    -- null once the message was erased)
     request_hash bytea,
     -- the last seq on the active path when this was committed; null for a first message
     parent_seq bigint,
@@ -48,7 +49,7 @@ create index messages_changed on messages (conversation_id, changed_rev)
 -- A message that counts as said, for context limits: somebody's or the model's words.
 create function is_said(p_role text, p_content text, p_parts json) returns boolean
 language sql immutable parallel safe
-return p_role in ('user', 'assistant') and (p_content <> '' or p_parts is not null);
+return p_role in ('user', 'assistant') and (coalesce(p_content, '') <> '' or p_parts is not null);
 
 -- Tool traffic: a result, or calls without words.
 create function is_tool_traffic(p_role text, p_content text, p_parts json, p_calls json) returns boolean
@@ -215,7 +216,8 @@ begin
         select m.seq, m.request_hash into seq, v_hash
         from messages m where m.conversation_id = v.id and m.id = p_id;
         if found then
-            outcome := case when v_hash = p_hash then 'replayed' else 'id-reused' end;
+            -- Erased with its content, the hash tells nothing any more: the answer is the tombstone.
+            outcome := case when v_hash is null or v_hash = p_hash then 'replayed' else 'id-reused' end;
             return;
         end if;
     end if;
@@ -373,7 +375,8 @@ begin
             where m.conversation_id = p_conversation_ids[v_request[i]] and m.id = p_ids[i];
             if found then
                 v_known[i] := v_seq;
-                if v_hash is distinct from p_hashes[i] then
+                -- null when erased: the answer is the tombstone
+                if v_hash <> p_hashes[i] then
                     v_refused := coalesce(
                         v_refused, array_fill(null::text, array[cardinality(p_sizes)]));
                     v_refused[v_request[i]] := 'id-reused';
