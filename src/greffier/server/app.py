@@ -10,6 +10,7 @@ from greffier.errors import SettingsError
 from greffier.model.limits import Limits
 from greffier.publish.bus import Bus
 from greffier.publish.feed import Feed
+from greffier.publish.own import OwnFeeds
 from greffier.server.auth import SharedSecret
 from greffier.server.edge import Edge
 from greffier.server.local import Local
@@ -58,6 +59,7 @@ def create_app(
             role_claim=settings.role_claim,
         )
     routes = ROUTES if local is None else (*ROUTES, SIGN_IN)
+    feed = Feed(database, bus, limits=limits(settings))
     service = Service(
         database=database,
         limits=limits(settings),
@@ -66,7 +68,8 @@ def create_app(
         metrics=Metrics(database.writer.pressure),
         users=Users(database),
         readiness=Readiness(database),
-        feed=Feed(database, bus, limits=limits(settings)),
+        feed=feed,
+        own=OwnFeeds(database, feed),
         documents={"openapi": msgspec.json.encode(document(routes))},
     )
     log = log or make_logger(settings.log_level, settings.log_format)

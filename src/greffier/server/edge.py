@@ -65,18 +65,18 @@ class Edge:
         scope["greffier.call"] = call
         error: BaseException | None = None
         try:
-            if self.service.local is not None:
-                self.service.local.guard(call)
-            await self._router(scope, receive, send)
-        except Error as refusal:
-            call.answer = self._refuse(call, refusal)
-        except ClientGone:
-            call.answer = None
-        except Exception as unexpected:  # noqa: BLE001 - the last place that can tell anybody
-            error = unexpected
-            call.answer = self._refuse(call, Error())
-        answer = call.answer
-        try:
+            try:
+                if self.service.local is not None:
+                    self.service.local.guard(call)
+                await self._router(scope, receive, send)
+            except Error as refusal:
+                call.answer = self._refuse(call, refusal)
+            except ClientGone:
+                call.answer = None
+            except Exception as unexpected:  # noqa: BLE001 - the last place that can tell anybody
+                error = unexpected
+                call.answer = self._refuse(call, Error())
+            answer = call.answer
             if isinstance(answer, Stream):
                 error = await self._stream(call, answer, send)
             elif answer is not None:

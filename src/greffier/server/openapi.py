@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -22,6 +22,9 @@ from greffier.errors import (
 from greffier.server.table import PARAMETERS, NoQuery, Route
 
 _REF = "#/components/schemas/"
+
+#: Type → how an operation names its schema.
+Refs: TypeAlias = Mapping[Any, Mapping[str, Any]]
 _PROBLEM = "application/problem+json"
 
 
@@ -47,10 +50,10 @@ class ProblemDocument(msgspec.Struct, frozen=True):
 
 def document(routes: Sequence[Route]) -> dict[str, Any]:
     """Describe these routes, no more and no less."""
-    schemas = _schemas(routes)
+    refs, schemas = _schemas(routes)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, refs)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -123,14 +126,14 @@ def refusals(route: Route) -> list[type[Error]]:
     return sorted(dict.fromkeys(kinds), key=lambda kind: (kind.status, kind.code))
 
 
-def _operation(route: Route) -> dict[str, Any]:
+def _operation(route: Route, refs: Refs) -> dict[str, Any]:
     summary, _, more = words(route.handler).partition("\n\n")  # type: ignore[arg-type]
     operation: dict[str, Any] = {
         "operationId": route.public_name,
         "tags": [_tag(route)],
         "summary": " ".join(summary.split()).rstrip("."),
         "security": [{"bearer": []}] if route.auth else [],
-        "responses": _responses(route),
+        "responses": _responses(route, refs),
     }
     if more:
         operation["description"] = more
@@ -139,7 +142,7 @@ def _operation(route: Route) -> dict[str, Any]:
     if route.request is not None:
         operation["requestBody"] = {
             "required": True,
-            "content": {"application/json": {"schema": _one_of(_several(route.request))}},
+            "content": {"application/json": {"schema": _one_of(_several(route.request), refs)}},
         }
     return operation
 
@@ -176,7 +179,7 @@ def _headers(route: Route) -> Iterable[dict[str, Any]]:
         }
 
 
-def _responses(route: Route) -> dict[str, Any]:
+def _responses(route: Route, refs: Refs) -> dict[str, Any]:
     headers: dict[str, Any] = {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}}
     good = dict(headers)
     for name, said in (("Greffier-Position", route.writes), ("ETag", route.tagged)):
@@ -186,7 +189,7 @@ def _responses(route: Route) -> dict[str, Any]:
         good["Location"] = {"$ref": "#/components/headers/Location"}
     success: dict[str, Any] = {"description": "Done.", "headers": good}
     if route.response is not None:
-        schema = _one_of(_several(route.response))
+        schema = _one_of(_several(route.response), refs)
         success["content"] = {media: {"schema": schema} for media in route.media}
     elif route.status != 204:
         success["content"] = {media: {} for media in route.media}
@@ -218,17 +221,19 @@ def _several(kinds: Any) -> tuple[Any, ...]:
     return kinds if isinstance(kinds, tuple) else (kinds,)
 
 
-def _one_of(kinds: tuple[Any, ...]) -> dict[str, Any]:
-    refs = [{"$ref": _REF + kind.__name__} for kind in kinds]
-    return refs[0] if len(refs) == 1 else {"oneOf": refs}
+def _one_of(kinds: tuple[Any, ...], refs: Refs) -> dict[str, Any]:
+    found = [dict(refs[kind]) for kind in kinds]
+    return found[0] if len(found) == 1 else {"oneOf": found}
 
 
-def _schemas(routes: Sequence[Route]) -> dict[str, Any]:
-    asked = {kind for route in routes if route.request for kind in _several(route.request)}
-    shown = {kind for route in routes if route.response for kind in _several(route.response)}
-    everything = sorted(asked | shown | {ProblemDocument}, key=lambda kind: kind.__name__)
-    _, schemas = msgspec.json.schema_components(everything, ref_template=_REF + "{name}")
-    requests = _reachable(schemas, {kind.__name__ for kind in asked})
+def _schemas(routes: Sequence[Route]) -> tuple[Refs, dict[str, Any]]:
+    """Describe every type once; returns how each is referred to, and the components."""
+    asked = [kind for route in routes if route.request for kind in _several(route.request)]
+    shown = [kind for route in routes if route.response for kind in _several(route.response)]
+    everything = list(dict.fromkeys([*asked, *shown, ProblemDocument]))
+    said, schemas = msgspec.json.schema_components(everything, ref_template=_REF + "{name}")
+    refs: Refs = dict(zip(everything, said, strict=True))
+    requests = _reachable(schemas, [refs[kind] for kind in asked])
     for name, schema in schemas.items():
         schema["description"] = inspect.cleandoc(schema.get("description", "")).replace("``", "")
         if name not in requests:
@@ -239,7 +244,7 @@ def _schemas(routes: Sequence[Route]) -> dict[str, Any]:
                 for option in one.get("anyOf", [one]):
                     if option.get("type") == "string":
                         option["format"] = "date-time"
-    return dict(sorted(schemas.items()))
+    return refs, dict(sorted(schemas.items()))
 
 
 def _always_there(schema: dict[str, Any]) -> None:
@@ -256,13 +261,14 @@ def _always_there(schema: dict[str, Any]) -> None:
         one.pop("default", None)
 
 
-def _reachable(schemas: dict[str, Any], names: set[str]) -> set[str]:
+def _reachable(schemas: dict[str, Any], start: Sequence[Any]) -> set[str]:
+    """Name every component that these schemas lead to."""
     found: set[str] = set()
-    waiting = list(names)
+    waiting = list(start)
     while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            text = msgspec.json.encode(schemas[name]).decode()
-            waiting += re.findall(_REF + r"(\w+)", text)
+        text = msgspec.json.encode(waiting.pop()).decode()
+        for name in re.findall(_REF + r"(\w+)", text):
+            if name not in found:
+                found.add(name)
+                waiting.append(schemas[name])
     return found

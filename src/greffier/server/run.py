@@ -276,12 +276,13 @@ class Server:
         health = self._app.service
         health.metrics.up.set(1)
         watch = asyncio.create_task(self._watch(server))
-        feed = asyncio.create_task(health.feed.run())
+        live = [asyncio.create_task(one.run()) for one in (health.feed, health.own)]
         try:
             await server.serve(sockets=[self._listener])
         finally:
             watch.cancel()
-            feed.cancel()
+            for task in live:
+                task.cancel()
             health.metrics.up.set(0)
 
     async def _watch(self, server: uvicorn.Server) -> None:
@@ -289,6 +290,7 @@ class Server:
         self._app.service.readiness.stopping = True
         # Who follows is told to come back elsewhere: an open stream would be waited for.
         self._app.service.feed.close()
+        self._app.service.own.close()
         server.should_exit = True
         await self._stop.hurry.wait()
         server.force_exit = True

@@ -11,6 +11,7 @@ from greffier.access import Principal, Users
 from greffier.errors import Unauthenticated
 from greffier.model.limits import Limits
 from greffier.publish.feed import Feed
+from greffier.publish.own import OwnFeeds
 from greffier.store.database import Database
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Service:
     users: Users
     readiness: Readiness
     feed: Feed
+    own: OwnFeeds
     documents: dict[str, bytes] = field(default_factory=dict)
     exports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(EXPORTS))
 

@@ -166,7 +166,8 @@ class Resource(BaseRoute):
         if (position := headers.get(b"greffier-position")) is not None:
             # One of another epoch is no fault: what is read now is all there is.
             Position.parse(position.decode("latin-1"))
-        if route.auth:
+        # Probes and browsers add what they like to a page that takes nothing.
+        if route.auth or route.query is not NoQuery:
             call.query = route.read_query(scope["query_string"])
         if route.request is not None:
             if headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers:

@@ -9,9 +9,10 @@ from contextlib import AsyncExitStack
 import msgspec
 
 from greffier import access
-from greffier.errors import Gone, Invalid, NotFound
+from greffier.errors import Forbidden, Gone, Invalid, NotFound
 from greffier.publish.change import Change
 from greffier.publish.feed import Following
+from greffier.publish.own import OwnFollower
 from greffier.server.answers import Stream, events
 from greffier.server.call import Call
 from greffier.server.routes.messages import NotNegative
@@ -82,6 +83,59 @@ async def _conversation_events(
             yield _event(change)
 
 
+class OwnQuery(msgspec.Struct, frozen=True):
+    """From which list_rev on; Last-Event-ID comes first. Without either, from the present one."""
+
+    list_rev: NotNegative | None = None
+
+
+async def follow_own(call: Call) -> Stream:
+    """Follow what is the caller's: their list, and what moves in it.
+
+    ``list`` {since, list_rev, conversations, removed} says which conversations joined, changed
+    their place in or left the list; its id ``<epoch>.<list_rev>`` resumes exactly with
+    Last-Event-ID. ``activity`` {conversation_id, rev, last_message, unread} says that one moved;
+    one older than what is known is ignored. The first event says where the caller stands.
+    """
+    asked: OwnQuery = call.query
+    since = asked.list_rev
+    if last := call.headers.get(b"last-event-id"):
+        epoch, since = _position(last.decode("latin-1"))
+        if epoch != call.service.feed.epoch:
+            since = 0
+    stack = AsyncExitStack()
+    follower = await stack.enter_async_context(
+        call.service.own.follow(access.myself(call.principal), since)
+    )
+    return events(_own_events(call, stack, follower))
+
+
+async def _own_events(
+    call: Call, stack: AsyncExitStack, follower: OwnFollower
+) -> AsyncIterator[bytes]:
+    async with stack:
+        epoch = call.service.feed.epoch.encode()
+        while True:
+            try:
+                async with asyncio.timeout(HEARTBEAT):
+                    event = await follower.next()
+            except TimeoutError:
+                yield b":\n\n"
+                continue
+            if event is None:
+                return
+            name, body = event.name.encode(), event.body
+            if event.list_rev is None:
+                yield b"event: %b\ndata: %b\n\n" % (name, body)
+            else:
+                yield b"event: %b\nid: %b.%d\ndata: %b\n\n" % (
+                    name,
+                    epoch,
+                    event.list_rev,
+                    body,
+                )
+
+
 def _event(change: Change) -> bytes:
     # JSON has no raw newline in it, so that one line of data holds it all.
     return b"event: change\nid: %b\ndata: %b\n\n" % (change.event_id.encode(), change.body)
@@ -96,5 +150,14 @@ ROUTES = (
         media=("text/event-stream",),
         errors=(NotFound, Gone),
         request_headers={"Last-Event-ID": "The id of the last event that was seen."},
+    ),
+    Route(
+        method="GET",
+        path="/v1/events",
+        handler=follow_own,
+        query=OwnQuery,
+        media=("text/event-stream",),
+        errors=(Forbidden,),
+        request_headers={"Last-Event-ID": "The id of the last list event that was seen."},
     ),
 )
