@@ -76,7 +76,14 @@ class Session(Database):
         self.conversations = greffier.conversations
         self._watch = watch
 
-    async def verb(self, sql: str, *args: object, again: bool) -> list[asyncpg.Record]:
+    async def verb(
+        self,
+        sql: str,
+        *args: object,
+        again: bool,
+        touches: UUID | None = None,
+        people: bool = False,
+    ) -> list[asyncpg.Record]:
         """Call a function in the transaction that is open, else in one of its own."""
         try:
             return await self.live.fetch(sql, *args)

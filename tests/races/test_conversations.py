@@ -10,7 +10,7 @@ import pytest
 from greffier.errors import Gone, IdReused, SubjectTaken
 from greffier.library import Greffier
 from greffier.model.ids import uuid7
-from greffier.store.database import open_database
+from greffier.store.database import VERB_CONNECTIONS, open_database
 from helpers.sessions import Session, until_waiting
 
 
@@ -114,7 +114,7 @@ async def test_fifty_first_messages_on_a_subject_make_one_conversation(
                 for n in range(50)
             ]
             # As many as have a connection stand before the slot; the others queue behind them.
-            await until_waiting(watch.live, 8)
+            await until_waiting(watch.live, VERB_CONNECTIONS)
         said = await asyncio.gather(*clients)
 
     assert len({m.conversation_id for m in said}) == 1

@@ -15,8 +15,10 @@ from greffier.store.position import Position
 from greffier.store.slots import Revive, Slots
 from greffier.store.writer import Writer
 
-#: Connections for reads and single verbs: beyond this they only wait for each other.
+#: Connections for reads: beyond this they only wait for each other.
 READ_CONNECTIONS = 8
+#: Verbs have their own: they may wait for a conversation that somebody else holds, reads never do.
+VERB_CONNECTIONS = 4
 
 
 class Committed(Protocol):
@@ -45,11 +47,19 @@ class Database:
         Args:
             dsn: A ``postgresql://`` URL.
             revive: Brings an embedded server back after a crash.
-            patience: Seconds a call may go on trying while the database is away.
+            patience: Seconds a call may go on trying while the database is away, or wait for a
+                conversation that somebody else holds.
         """
         self.dsn = dsn
         self.epoch = ""
         self.slots = Slots(dsn, READ_CONNECTIONS, revive=revive, patience=patience)
+        self.verbs = Slots(
+            dsn,
+            VERB_CONNECTIONS,
+            settings={"lock_timeout": str(round(patience * 1000))},
+            revive=revive,
+            patience=patience,
+        )
         self.writer = Writer(dsn, revive=revive, patience=patience)
         #: Told after each commit that changed a conversation; see ``publish.feed``.
         self.committed: Committed = _nobody
@@ -83,7 +93,7 @@ class Database:
             touches: The conversation it changes, for those who follow it.
             people: Whether it may change who has the conversation in their list.
         """
-        rows = await self.slots.run(sql, *args, again=again)
+        rows = await self.verbs.run(sql, *args, again=again)
         if touches is not None:
             self.committed(touches, 0, people=people)
         return rows
@@ -165,4 +175,5 @@ async def open_database(
         yield database
     finally:
         await database.writer.drain()
+        await database.verbs.close()
         await database.slots.close()

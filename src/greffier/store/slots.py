@@ -17,6 +17,7 @@ from typing import Any
 import asyncpg
 import asyncpg.prepared_stmt
 
+from greffier.errors import EmbeddedError
 from greffier.store import connection
 from greffier.store.queries import queries
 
@@ -50,7 +51,11 @@ class Slot:
         except connection.LOST:
             if self._revive is None:
                 raise
-            await self._revive()
+            try:
+                await self._revive()
+            except EmbeddedError as error:
+                # To whoever waits for an answer it is away, like any other; it may come back.
+                raise ConnectionRefusedError(str(error)) from error
             self._connection = await connection.connect(self._dsn, self._settings)
         return self._connection
 
