@@ -74,7 +74,7 @@ class Session(Database):
         self.say = greffier.say
         self.messages = greffier.messages
         self.conversations = greffier.conversations
-        self._watch = watch
+        self.watch = watch
 
     async def verb(
         self,
@@ -109,7 +109,7 @@ class Session(Database):
     async def waits(self, doing: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Start something here, and come back when PostgreSQL says that it waits for a lock."""
         task = asyncio.create_task(doing)
-        await until_blocked(self._watch, self.live.get_server_pid(), task)
+        await until_blocked(self.watch, self.live.get_server_pid(), task)
         return task
 
 

@@ -1,0 +1,31 @@
+"""The library on a new database, and a rival that holds what it wants."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+
+from greffier.library import Greffier
+from greffier.store.database import Database, open_database
+from helpers.sessions import Session, sessions
+
+
+@pytest_asyncio.fixture
+async def store(database: str) -> AsyncIterator[Database]:
+    """A new database, opened."""
+    async with open_database(database) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture
+async def g(store: Database) -> Greffier:
+    """The library on it."""
+    return Greffier(store)
+
+
+@pytest_asyncio.fixture
+async def rival(database: str) -> AsyncIterator[Session]:
+    """A session of somebody else's on it."""
+    async with sessions(database, 1) as (session,):
+        yield session
