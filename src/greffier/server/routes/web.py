@@ -191,6 +191,8 @@ def _shape(schema: dict[str, Any]) -> str:
             return " or ".join(_shape(one) for one in schema[several])
     if "enum" in schema:
         return " or ".join(f"<code>{escape(str(one))}</code>" for one in schema["enum"])
+    if "prefixItems" in schema:
+        return "[" + ", ".join(_shape(one) for one in schema["prefixItems"]) + "]"
     if schema.get("type") == "array":
         return f"list of {_shape(schema.get('items', {}))}"
     return escape(schema.get("format") or schema.get("type") or "anything")
