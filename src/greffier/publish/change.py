@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Change:
     """What happened to a conversation between two revs.
 

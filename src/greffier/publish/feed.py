@@ -16,7 +16,7 @@ from greffier.errors import Unavailable
 from greffier.model.limits import DEFAULT, Limits
 from greffier.publish.bus import Bus, LocalBus, Wake
 from greffier.publish.change import Change
-from greffier.publish.stream import Follower, Stream
+from greffier.publish.stream import Follower, Follows, Stream
 from greffier.read.changes import Changes, changes
 from greffier.read.people import Participant, decode_participants
 from greffier.store.database import Database
@@ -133,18 +133,30 @@ class Feed:
             raise Unavailable("The service is stopping.", retry_after=1)
         look = asyncio.Event()
         follower = Follower(user, look.set)
-        stream = await self._join(conversation_id, follower)
+        stream = await self.join(conversation_id, user, follower)
         try:
             yield Following(self, stream, follower, look, since, epoch)
         finally:
-            self._leave(stream, follower)
+            self.leave(stream, follower)
 
-    async def _join(self, conversation_id: UUID, follower: Follower) -> Stream:
+    async def join(self, conversation_id: UUID, user: str | None, follower: Follows) -> Stream:
+        """Let somebody hear of a conversation's changes from now on; they read what was before.
+
+        Args:
+            conversation_id: Which.
+            user: Who; they must take part.  None is the service.
+            follower: Hears the changes, from before this returns.
+
+        Raises:
+            NotFound, Gone: There is no such conversation, or it is not theirs.
+        """
+        if self.closed:
+            raise Unavailable("The service is stopping.", retry_after=1)
         stream = self._streams.get(conversation_id)
         if stream is None:
             # Where it is now; two who come at once each read, and the first one's stream stays.
             found = await changes(
-                self._database, conversation_id, follower.user, 1 << 62, limits=self._limits
+                self._database, conversation_id, user, 1 << 62, limits=self._limits
             )
             stream = self._streams.get(conversation_id)
             if stream is None:
@@ -159,20 +171,19 @@ class Feed:
         else:
             stream.followers.add(follower)
             try:
-                await self._admit(conversation_id, follower)
+                await self._admit(conversation_id, user)
             except BaseException:
-                self._leave(stream, follower)
+                self.leave(stream, follower)
                 raise
         return stream
 
-    async def _admit(self, conversation_id: UUID, follower: Follower) -> None:
+    async def _admit(self, conversation_id: UUID, user: str | None) -> None:
         """Refuse who does not take part; asked after joining, so that a removal is not missed."""
-        if follower.user is not None:
-            await changes(
-                self._database, conversation_id, follower.user, 1 << 62, limits=self._limits
-            )
+        if user is not None:
+            await changes(self._database, conversation_id, user, 1 << 62, limits=self._limits)
 
-    def _leave(self, stream: Stream, follower: Follower) -> None:
+    def leave(self, stream: Stream, follower: Follows) -> None:
+        """Let somebody hear nothing more; a stream that nobody follows ends."""
         stream.followers.discard(follower)
         if not stream.followers and self._streams.get(stream.conversation_id) is stream:
             del self._streams[stream.conversation_id]

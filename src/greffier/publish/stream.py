@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 from uuid import UUID
 
 from greffier.errors import Gone, NotFound, Unavailable
@@ -20,8 +21,18 @@ QUEUE_CHANGES = 512
 QUEUE_BYTES = 1 << 20
 
 
+class Follows(Protocol):
+    """Somebody who follows one conversation.  Neither method waits."""
+
+    def push(self, change: Change) -> None:
+        """Hear of a change, in the order of revs; some may come twice, and some not at all."""
+
+    def revoke(self) -> None:
+        """See nothing more."""
+
+
 class Follower:
-    """Somebody who follows one conversation, at their own pace."""
+    """Somebody who takes changes at their own pace."""
 
     def __init__(self, user: str | None, wake: Callable[[], None]) -> None:
         """Make a follower.
@@ -79,7 +90,7 @@ class Stream:
         """Make a stream that has reached ``rev``; ``run`` it while it has followers."""
         self.conversation_id = conversation_id
         self.rev = rev
-        self.followers: set[Follower] = set()
+        self.followers: set[Follows] = set()
         self._read = read
         self._look = asyncio.Event()
         self._kept: deque[Change] = deque()

@@ -11,6 +11,7 @@ from greffier.model.limits import Limits
 from greffier.publish.bus import Bus
 from greffier.publish.feed import Feed
 from greffier.publish.own import OwnFeeds
+from greffier.publish.signals import Signals
 from greffier.server.auth import SharedSecret
 from greffier.server.edge import Edge
 from greffier.server.local import Local
@@ -33,6 +34,7 @@ def create_app(
     authenticator: SharedSecret | None = None,
     log: FilteringBoundLogger | None = None,
     bus: Bus | None = None,
+    signals: Signals | None = None,
 ) -> Edge:
     """Make the ASGI application that serves a database.
 
@@ -45,6 +47,7 @@ def create_app(
         authenticator: Tells who bears a token; by default by the secret of the settings.
         log: Where to log; by default to standard error, as the settings say.
         bus: Tells the service's other processes of commits; alone when not given.
+        signals: Who is online and who types, there too.
 
     Raises:
         SettingsError: There is no way to tell who calls.
@@ -70,6 +73,7 @@ def create_app(
         readiness=Readiness(database),
         feed=feed,
         own=OwnFeeds(database, feed),
+        signals=signals or Signals(None),
         documents={"openapi": msgspec.json.encode(document(routes))},
     )
     log = log or make_logger(settings.log_level, settings.log_format)

@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+import socketio
 from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
@@ -29,9 +30,13 @@ from greffier.errors import CODES, Error, MethodNotAllowed, NotFound, Unavailabl
 from greffier.server.answers import Answer, Stream, problem
 from greffier.server.call import Call, ClientGone
 from greffier.server.logs import safe_exception
+from greffier.server.sockets import Sockets
 from greffier.server.table import Resource
 
 if TYPE_CHECKING:
+    from greffier.publish.feed import Feed
+    from greffier.publish.own import OwnFeeds
+    from greffier.publish.signals import Signals
     from greffier.server.service import Service
 
 #: What a caller may bring as X-Request-Id; anything else could write lines of its own into logs.
@@ -43,6 +48,10 @@ _CHUNK = 64 << 10
 _LEFT = 499
 
 
+#: Where Socket.IO is spoken.
+SOCKETS = "/socket.io/"
+
+
 class Edge:
     """The ASGI application."""
 
@@ -52,11 +61,16 @@ class Edge:
         self.service = service
         self._router = Router(resources, redirect_slashes=False, default=_nothing_here)
         self._log = log
+        self.sockets = Sockets(service)
+        self._sockets_app = socketio.ASGIApp(self.sockets.server)
         self._prefix = secrets.token_hex(6)
         self._count = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        if scope["type"] != "lifespan" and scope["path"].startswith(SOCKETS):
+            await self._sockets_app(scope, receive, send)
+            return
         if scope["type"] != "http":
             await _not_http(scope, receive, send)
             return
@@ -83,6 +97,17 @@ class Edge:
                 await self._send(call, answer, send)
         finally:
             self._note(call, perf_counter() - began, error)
+
+    def live(self) -> tuple[Feed, OwnFeeds, Signals, Sockets]:
+        """What has a life of its own: whoever serves runs them."""
+        service = self.service
+        return service.feed, service.own, service.signals, self.sockets
+
+    async def say_goodbye(self) -> None:
+        """Let those who follow come back elsewhere: an open stream would be waited for."""
+        self.service.feed.close()
+        self.service.own.close()
+        await self.sockets.close()
 
     def _request_id(self, scope: Scope) -> str:
         for name, value in scope["headers"]:

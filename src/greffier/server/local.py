@@ -20,6 +20,7 @@ import hmac
 import os
 import secrets
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 from greffier.access import Principal
@@ -177,6 +178,15 @@ class Local:
             if b"origin" not in call.headers or not right:
                 raise Forbidden("With a cookie, a write needs Origin and X-Greffier-CSRF.")
         return principal
+
+    async def signed_in(self, cookies: Mapping[str, str]) -> Principal | None:
+        """Tell who signed in by their cookies, for a socket: the browser sends them on its own.
+
+        Raises:
+            Unauthenticated: The session is over.
+        """
+        session = cookies.get(self._session_cookie)
+        return None if session is None else await self._sessions.identify(session)
 
     def _csrf(self, session: str) -> str:
         # Bound to the session, so that a cookie planted by another port's page is of no use.

@@ -20,6 +20,7 @@ from greffier.embedded import default_data_dir, open_cluster
 from greffier.embedded.folder import Folder
 from greffier.errors import ListenError, SettingsError
 from greffier.publish.bus import PostgresBus
+from greffier.publish.signals import Signals
 from greffier.server.app import create_app
 from greffier.server.auth import SharedSecret
 from greffier.server.edge import Edge
@@ -97,15 +98,18 @@ def _application(
     settings: Settings, listener: socket.socket, database: Database, log: FilteringBoundLogger
 ) -> Edge:
     bus = PostgresBus(database.dsn)
+    signals = Signals(database.dsn)
     if not settings.local_mode:
-        return create_app(database, settings, log=log, bus=bus)
+        return create_app(database, settings, log=log, bus=bus, signals=signals)
     folder = Folder.at(settings.data_dir or default_data_dir())
     folder.create()
     secret = load_secret(folder.root)
     host, port = listener.getsockname()[:2]
     tokens = SharedSecret(secret, role_claim=settings.role_claim)
     local = Local(secret, host, port)
-    return create_app(database, settings, local=local, authenticator=tokens, log=log, bus=bus)
+    return create_app(
+        database, settings, local=local, authenticator=tokens, log=log, bus=bus, signals=signals
+    )
 
 
 # -- the port --------------------------------------------------------------------------------------
@@ -259,7 +263,9 @@ class Server:
         self._config = uvicorn.Config(
             app,
             http="httptools",
-            ws="none",
+            ws="websockets-sansio",
+            ws_per_message_deflate=False,
+            ws_max_size=64 << 10,
             lifespan="off",
             access_log=False,
             log_config=None,
@@ -276,7 +282,7 @@ class Server:
         health = self._app.service
         health.metrics.up.set(1)
         watch = asyncio.create_task(self._watch(server))
-        live = [asyncio.create_task(one.run()) for one in (health.feed, health.own)]
+        live = [asyncio.create_task(one.run()) for one in self._app.live()]
         try:
             await server.serve(sockets=[self._listener])
         finally:
@@ -289,8 +295,7 @@ class Server:
         await self._stop.asked.wait()
         self._app.service.readiness.stopping = True
         # Who follows is told to come back elsewhere: an open stream would be waited for.
-        self._app.service.feed.close()
-        self._app.service.own.close()
+        await self._app.say_goodbye()
         server.should_exit = True
         await self._stop.hurry.wait()
         server.force_exit = True

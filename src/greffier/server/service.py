@@ -12,6 +12,7 @@ from greffier.errors import Unauthenticated
 from greffier.model.limits import Limits
 from greffier.publish.feed import Feed
 from greffier.publish.own import OwnFeeds
+from greffier.publish.signals import Signals
 from greffier.store.database import Database
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Service:
     readiness: Readiness
     feed: Feed
     own: OwnFeeds
+    signals: Signals
     documents: dict[str, bytes] = field(default_factory=dict)
     exports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(EXPORTS))
 

@@ -13,7 +13,9 @@ from greffier.errors import Forbidden, Gone, Invalid, NotFound
 from greffier.publish.change import Change
 from greffier.publish.feed import Following
 from greffier.publish.own import OwnFollower
-from greffier.server.answers import Stream, events
+from greffier.publish.signals import Presence
+from greffier.read.people import participants
+from greffier.server.answers import Answer, Stream, encoded, events
 from greffier.server.call import Call
 from greffier.server.routes.messages import NotNegative
 from greffier.server.table import Route
@@ -136,6 +138,17 @@ async def _own_events(
                 )
 
 
+async def list_presence(call: Call) -> Answer:
+    """Say who of a conversation's people is online, and when they were last active.
+
+    It is never stored: a restart forgets when somebody was last active.
+    """
+    found = await participants(
+        call.service.database, call.conversation_id, access.reader(call.principal)
+    )
+    return encoded(call.service.signals.presence(one.user_id for one in found))
+
+
 def _event(change: Change) -> bytes:
     # JSON has no raw newline in it, so that one line of data holds it all.
     return b"event: change\nid: %b\ndata: %b\n\n" % (change.event_id.encode(), change.body)
@@ -150,6 +163,13 @@ ROUTES = (
         media=("text/event-stream",),
         errors=(NotFound, Gone),
         request_headers={"Last-Event-ID": "The id of the last event that was seen."},
+    ),
+    Route(
+        method="GET",
+        path="/v1/conversations/{conversation_id}/presence",
+        handler=list_presence,
+        response=list[Presence],
+        errors=(NotFound, Gone),
     ),
     Route(
         method="GET",

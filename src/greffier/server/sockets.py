@@ -1,0 +1,467 @@
+"""Socket.IO: the same changes, pushed to browsers and programs (contract.md, Socket.IO).
+
+Messages are written over HTTP only; sockets announce.  A socket that joins a conversation hears of
+its changes first and reads after that, so that nothing falls between; what it heard meanwhile
+follows the answer.  A socket too slow for its room is not waited for: it reads from its own
+position once it has caught its breath.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+from http.cookies import CookieError, SimpleCookie
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import msgspec
+import socketio
+
+from greffier import access
+from greffier.access import Principal
+from greffier.change.people import read_upto
+from greffier.errors import Error, Invalid, NotFound, Unauthenticated, Unavailable
+from greffier.model.ids import parse_uuid
+from greffier.publish.change import Change
+from greffier.publish.stream import Stream
+from greffier.read.changes import changes
+from greffier.read.pages import Where, page
+from greffier.read.people import participants
+from greffier.server.packets import MsgspecJson, Wire, event
+
+if TYPE_CHECKING:
+    from greffier.server.service import Service
+
+#: Seconds between two words about positions: a client that missed the last change finds out.
+POSITIONS = 15.0
+#: Seconds between two looks at whether a socket may still be here.
+RECHECK = 5.0
+#: Conversations one socket may follow.
+JOINED = 500
+#: Changes heard while a join is being answered; beyond that the socket catches up instead.
+HEARD = 256
+#: In rooms larger than this nobody is told who types, and presence is asked for.
+SIGNALLED = 200
+#: Messages in the snapshot a join answers with.
+SNAPSHOT = 15
+
+
+@dataclass(eq=False)
+class Joined:
+    """A socket's place in one conversation."""
+
+    sid: str
+    conversation_id: UUID
+    user: str | None
+    rev: int = 0
+    stream: Stream | None = None
+    people: frozenset[str] = frozenset()
+    #: What was heard while the join is answered or the socket catches up; None when it is live.
+    heard: list[Change] | None = field(default_factory=list)
+    told: int = 0
+
+
+@dataclass(eq=False)
+class Session:
+    """A connected socket."""
+
+    sid: str
+    token: str | None
+    principal: Principal
+    #: One event of a socket after the other: the library runs each in a task of its own.
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    joined: dict[UUID, Joined] = field(default_factory=dict)
+    own: asyncio.Task[None] | None = None
+
+
+class _Place:
+    """Hears a conversation's changes for one socket; see ``publish.stream.Follows``."""
+
+    def __init__(self, sockets: Sockets, joined: Joined) -> None:
+        self._sockets = sockets
+        self._joined = joined
+
+    def push(self, change: Change) -> None:
+        self._sockets.heard(self._joined, change, self)
+
+    def revoke(self) -> None:
+        self._sockets.revoke(self._joined, self)
+
+
+class Sockets:
+    """The sockets of one process."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self.server = socketio.AsyncServer(
+            async_mode="asgi",
+            # No other site's page may use a person's cookie here; programs send no Origin.
+            cors_allowed_origins=None,
+            json=MsgspecJson,
+            max_http_buffer_size=64 << 10,
+            ping_interval=25,
+            ping_timeout=20,
+            logger=False,
+            engineio_logger=False,
+        )
+        self._wire = Wire(self.server)
+        self._sessions: dict[str, Session] = {}
+        self._rooms: dict[UUID, set[Joined]] = {}
+        self._places: dict[Joined, _Place] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        service.signals.listen(self)
+        on = self.server.on
+        on("connect", self._connect)
+        on("disconnect", self._disconnect)
+        for name in ("join", "leave", "typing", "read"):
+            on(name, self._serialised(name))
+
+    # -- connections ---------------------------------------------------------------------------
+
+    async def _connect(self, sid: str, environ: dict[str, Any], auth: Any = None) -> None:
+        token = auth.get("token") if isinstance(auth, dict) else None
+        try:
+            principal = await self._identify(token, environ)
+            access.reader(principal)
+            if not self._service.users.knows(principal):
+                await self._service.users.see(principal)
+        except Error as error:
+            raise socketio.exceptions.ConnectionRefusedError(error.code) from error
+        session = Session(sid, token if isinstance(token, str) else None, principal)
+        self._sessions[sid] = session
+        if principal.user_id is not None:
+            self._service.signals.connected(principal.user_id)
+            session.own = self._start(self._follow_own(session, principal.user_id))
+
+    async def _identify(self, token: Any, environ: dict[str, Any]) -> Principal:
+        if isinstance(token, str) and token:
+            return await self._service.authenticator.identify(token)
+        if self._service.local is not None:
+            with contextlib.suppress(CookieError):
+                cookies = SimpleCookie(environ.get("HTTP_COOKIE", ""))
+                signed_in = await self._service.local.signed_in(
+                    {name: morsel.value for name, morsel in cookies.items()}
+                )
+                if signed_in is not None:
+                    return signed_in
+        raise Unauthenticated
+
+    async def _disconnect(self, sid: str, *_: Any) -> None:
+        session = self._sessions.pop(sid, None)
+        if session is None:
+            return
+        for joined in list(session.joined.values()):
+            self._forget(session, joined)
+        if session.own is not None:
+            session.own.cancel()
+        if session.principal.user_id is not None:
+            self._service.signals.disconnected(session.principal.user_id)
+
+    def _start(self, coroutine: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def run(self) -> None:
+        """Look after the sockets until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._tell_positions())
+            group.create_task(self._recheck())
+
+    async def _tell_positions(self) -> None:
+        while True:
+            await asyncio.sleep(POSITIONS)
+            for session in list(self._sessions.values()):
+                moved = {
+                    str(one.conversation_id): one.stream.rev
+                    for one in session.joined.values()
+                    if one.stream is not None and one.stream.rev > one.told
+                }
+                if moved and self._wire.send(
+                    session.sid, event("positions", msgspec.json.encode(moved))
+                ):
+                    for one in session.joined.values():
+                        one.told = moved.get(str(one.conversation_id), one.told)
+
+    async def _recheck(self) -> None:
+        """End sockets whose token has expired or whose key was revoked."""
+        while True:
+            await asyncio.sleep(RECHECK)
+            for session in list(self._sessions.values()):
+                if session.token is None:
+                    continue
+                try:
+                    await self._service.authenticator.identify(session.token)
+                except Unauthenticated:
+                    await self.server.disconnect(session.sid)
+                except Error:
+                    continue
+
+    async def close(self) -> None:
+        """End every socket: they come back, here or elsewhere, with their positions."""
+        for sid in list(self._sessions):
+            with contextlib.suppress(Exception):
+                await self.server.disconnect(sid)
+        await self.server.shutdown()
+
+    # -- events of clients ---------------------------------------------------------------------
+
+    def _serialised(self, name: str) -> Any:
+        handler = getattr(self, f"_{name}")
+
+        async def handle(sid: str, data: Any = None, *_: Any) -> dict[str, Any]:
+            session = self._sessions.get(sid)
+            if session is None:
+                return {"ok": False, "code": "unauthenticated"}
+            async with session.turn:
+                try:
+                    found: dict[str, Any] = await handler(
+                        session, data if isinstance(data, dict) else {}
+                    )
+                except Error as error:
+                    code = error.code if error.status < 500 else "unavailable"
+                    return {"ok": False, "code": code}
+                return {"ok": True, **found}
+
+        return handle
+
+    async def _join(self, session: Session, data: dict[str, Any]) -> dict[str, Any]:
+        service = self._service
+        conversation_id = _id(data)
+        user = access.reader(session.principal)
+        if (old := session.joined.get(conversation_id)) is not None:
+            self._forget(session, old)
+        if len(session.joined) >= JOINED:
+            raise Invalid.at("/conversation_id", "too-many", f"At most {JOINED} at a time.")
+        joined = Joined(session.sid, conversation_id, user)
+        place = _Place(self, joined)
+        # Heard before it is read: what is committed in between comes twice rather than never.
+        joined.stream = await service.feed.join(conversation_id, user, place)
+        session.joined[conversation_id] = joined
+        self._places[joined] = place
+        self._rooms.setdefault(conversation_id, set()).add(joined)
+        try:
+            answer = await self._catch_up(joined, data)
+            everybody = await participants(service.database, conversation_id, user)
+        except BaseException:
+            self._forget(session, joined)
+            raise
+        if session.joined.get(conversation_id) is not joined:
+            # Removed while it was answered.
+            raise NotFound
+        joined.people = frozenset(one.user_id for one in everybody)
+        joined.told = joined.rev
+        asked = [one.user_id for one in everybody[:SIGNALLED]]
+        # The library puts our answer into the socket's queue before the loop turns; what was
+        # heard meanwhile goes behind it.
+        asyncio.get_running_loop().call_soon(self._go_live, joined)
+        return {
+            **answer,
+            "epoch": service.database.epoch,
+            "rev": joined.rev,
+            "participants": everybody,
+            "presence": service.signals.presence(asked),
+        }
+
+    async def _catch_up(self, joined: Joined, data: dict[str, Any]) -> dict[str, Any]:
+        """Bring a socket from the rev it knows to the present, or give it a fresh page."""
+        service = self._service
+        rev, epoch = data.get("rev"), data.get("epoch")
+        if isinstance(rev, int) and 0 <= rev < 1 << 53 and epoch == service.database.epoch:
+            found = await changes(
+                service.database, joined.conversation_id, joined.user, rev, limits=service.limits
+            )
+            # Never a part: what does not fit into one answer is a snapshot.
+            if not found.reset and not found.more:
+                joined.rev = found.rev
+                return {"recovered": True, "changes": msgspec.Raw(found.body())}
+        snapshot = await page(
+            service.database,
+            joined.conversation_id,
+            joined.user,
+            Where(SNAPSHOT),
+            limits=service.limits,
+        )
+        joined.rev = snapshot.rev
+        return {"recovered": False, "snapshot": msgspec.Raw(snapshot.body())}
+
+    async def _leave(self, session: Session, data: dict[str, Any]) -> dict[str, Any]:
+        joined = session.joined.get(_id(data))
+        if joined is not None:
+            self._forget(session, joined)
+        return {}
+
+    async def _typing(self, session: Session, data: dict[str, Any]) -> dict[str, Any]:
+        joined = session.joined.get(_id(data))
+        if joined is None:
+            raise NotFound
+        user = access.myself(session.principal)
+        if len(joined.people) <= SIGNALLED:
+            self._service.signals.type(joined.conversation_id, user, on=data.get("on") is not False)
+        return {}
+
+    async def _read(self, session: Session, data: dict[str, Any]) -> dict[str, Any]:
+        seq = data.get("seq")
+        if not isinstance(seq, int) or isinstance(seq, bool):
+            raise Invalid.at("/seq", "type", "A seq is a number.")
+        user = access.myself(session.principal)
+        self._service.signals.active(user)
+        mark = await read_upto(self._service.database, _id(data), user, seq)
+        return {"last_read_seq": mark.last_read_seq, "rev": mark.rev}
+
+    def _forget(self, session: Session, joined: Joined) -> None:
+        if session.joined.get(joined.conversation_id) is joined:
+            del session.joined[joined.conversation_id]
+        place = self._places.pop(joined, None)
+        if place is not None and joined.stream is not None:
+            self._service.feed.leave(joined.stream, place)
+        room = self._rooms.get(joined.conversation_id)
+        if room is not None:
+            room.discard(joined)
+            if not room:
+                del self._rooms[joined.conversation_id]
+
+    # -- changes -------------------------------------------------------------------------------
+
+    def heard(self, joined: Joined, change: Change, _place: _Place) -> None:
+        """Pass a change on to a socket, or keep it while the socket is not there yet."""
+        if change.people is not None:
+            if joined.user is not None and joined.user not in change.people:
+                self.revoke(joined, _place)
+                return
+            joined.people = change.people
+        if joined.heard is not None:
+            if len(joined.heard) < HEARD:
+                joined.heard.append(change)
+            return
+        self._pass(joined, change)
+
+    def _pass(self, joined: Joined, change: Change) -> bool:
+        """Send a change; False when the socket has to catch up instead."""
+        if change.rev <= joined.rev:
+            return True
+        if change.since > joined.rev or not self._wire.send(joined.sid, _packet(change)):
+            self._fall_behind(joined)
+            return False
+        joined.rev = change.rev
+        return True
+
+    def _fall_behind(self, joined: Joined) -> None:
+        joined.heard = []
+        self._start(self._recover(joined))
+
+    def _go_live(self, joined: Joined) -> None:
+        heard, joined.heard = joined.heard or [], None
+        if not all(self._pass(joined, change) for change in heard):
+            return
+        if joined.stream is not None and joined.rev < joined.stream.rev:
+            # More was heard than could be kept.
+            self._fall_behind(joined)
+
+    async def _recover(self, joined: Joined) -> None:
+        """Bring a socket that fell behind to the present, at its own pace."""
+        service = self._service
+        while joined in self._places and joined.stream is not None:
+            if not await self._wire.drained(joined.sid):
+                return
+            joined.heard = []
+            try:
+                change = await service.feed.catch_up(
+                    joined.conversation_id, joined.user, joined.rev, None
+                )
+            except Unavailable:
+                await asyncio.sleep(1)
+                continue
+            except Error:
+                if (place := self._places.get(joined)) is not None:
+                    self.revoke(joined, place)
+                return
+            if joined not in self._places:
+                return
+            if change is not None:
+                if not self._wire.send(joined.sid, _packet(change)):
+                    continue
+                joined.rev = change.rev
+            if joined.rev >= joined.stream.rev:
+                self._go_live(joined)
+                return
+
+    def revoke(self, joined: Joined, _place: _Place) -> None:
+        """Tell a socket that it may see no more of a conversation."""
+        session = self._sessions.get(joined.sid)
+        if session is None or joined not in self._places:
+            return
+        self._forget(session, joined)
+        body = b'{"conversation_id":"%b"}' % str(joined.conversation_id).encode()
+        self._wire.send(joined.sid, event("revoked", body))
+
+    # -- own feed and signals ------------------------------------------------------------------
+
+    async def _follow_own(self, session: Session, user: str) -> None:
+        while session.sid in self._sessions:
+            try:
+                async with self._service.own.follow(user) as follower:
+                    while (told := await follower.next()) is not None:
+                        if not self._wire.send(session.sid, event(told.name, told.body)):
+                            # Too slow: start again from the present when it has drained.
+                            break
+                    else:
+                        if self._service.own.closed:
+                            return
+            except Unavailable:
+                await asyncio.sleep(1)
+            if not await self._wire.drained(session.sid):
+                return
+
+    def typing(self, conversation_id: UUID, user: str, *, on: bool) -> None:
+        """Tell those who follow that somebody types (``publish.signals.Hearer``)."""
+        room = self._rooms.get(conversation_id)
+        if not room:
+            return
+        body = msgspec.json.encode({"conversation_id": conversation_id, "user_id": user, "on": on})
+        ready = event("typing", body)
+        for joined in list(room):
+            # Only who takes part is shown as typing, and to those who take part.
+            if user in joined.people and joined.user != user and joined.heard is None:
+                self._wire.send(joined.sid, ready)
+
+    def presence(self, users: frozenset[str]) -> None:
+        """Tell those who follow that these came or went."""
+        for conversation_id, room in list(self._rooms.items()):
+            here = next(iter(room)).people
+            changed = here & users
+            if not changed or len(here) > SIGNALLED:
+                continue
+            body = msgspec.json.encode(
+                {
+                    "conversation_id": conversation_id,
+                    "users": self._service.signals.presence(sorted(changed)),
+                }
+            )
+            ready = event("presence", body)
+            for joined in list(room):
+                if joined.heard is None:
+                    self._wire.send(joined.sid, ready)
+
+
+def _id(data: dict[str, Any]) -> UUID:
+    given = data.get("conversation_id")
+    found = parse_uuid(given) if isinstance(given, str) else None
+    if found is None:
+        raise Invalid.at("/conversation_id", "uuid", "An id is a UUID.")
+    return found
+
+
+_packets: dict[int, tuple[Change, Any]] = {}
+
+
+def _packet(change: Change) -> Any:
+    """The packet of a change, made once for all who get it."""
+    kept = _packets.get(id(change))
+    if kept is None or kept[0] is not change:
+        if len(_packets) > 64:
+            _packets.clear()
+        kept = _packets[id(change)] = (change, event("change", change.body))
+    return kept[1]
