@@ -15,10 +15,14 @@ from greffier.cli.common import Config, DatabaseUrl, DataDir, load_settings, ope
 from greffier.cli.output import emit
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from greffier.settings import Settings
     from greffier.store.database import Database
 
+#: Those that hold several conversations, and those for one.
 FORMATS = ("jsonl", "json", "openai")
+FOR_ONE = ("md", "csv", "html")
 
 
 def export(
@@ -35,7 +39,8 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="jsonl and json are what an import reads back whole; openai is one thread a line.",
+            help="jsonl and json are what an import reads back whole; openai is one thread a line; "
+            "md, csv and html are for people, one conversation at a time.",
             metavar="FORMAT",
         ),
     ] = "jsonl",
@@ -52,16 +57,20 @@ def export(
     """Write out conversations as they stand at one moment, oldest message first."""
     if [conversation_id is not None, user is not None, everything].count(True) != 1:
         raise typer.BadParameter("One of ID, --user and --all.", param_hint="ID")
-    if form not in FORMATS:
-        raise typer.BadParameter(f"One of {', '.join(FORMATS)}.", param_hint="--format")
+    formats = (*FORMATS, *FOR_ONE) if conversation_id is not None else FORMATS
+    if form not in formats:
+        raise typer.BadParameter(f"One of {', '.join(formats)}.", param_hint="--format")
+    from greffier.library import as_id  # noqa: PLC0415
+
+    which = None if conversation_id is None else as_id(conversation_id)
     settings = load_settings(database_url, data_dir, config)
     with _written(output) as write:
-        run(_export(settings, conversation_id, user, form, write))
+        run(_export(settings, which, user, form, write))
 
 
 async def _export(
     settings: Settings,
-    conversation_id: str | None,
+    conversation_id: UUID | None,
     user: str | None,
     form: str,
     write: Callable[[bytes], object],
@@ -72,15 +81,14 @@ async def _export(
 
 
 def _pieces(
-    database: Database, conversation_id: str | None, user: str | None, form: str
+    database: Database, conversation_id: UUID | None, user: str | None, form: str
 ) -> AsyncIterator[bytes]:
     from greffier.imports.openai import threads  # noqa: PLC0415
-    from greffier.library import as_id  # noqa: PLC0415
     from greffier.read import export as read  # noqa: PLC0415
 
     kept = "jsonl" if form == "openai" else form
     if conversation_id is not None:
-        pieces = read.export(database, as_id(conversation_id), None, kept)
+        pieces = read.export(database, conversation_id, None, kept)
     else:
         pieces = read.export_all(database, user, kept)
     return threads(pieces) if form == "openai" else pieces

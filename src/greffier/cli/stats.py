@@ -10,6 +10,8 @@ from greffier.cli.common import Config, DatabaseUrl, DataDir, Json, load_setting
 from greffier.cli.output import emit_json, table
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from greffier.settings import Settings
 
 
@@ -30,8 +32,10 @@ def stats(
     """Count what is on record: all of it, a user's, or one conversation's."""
     if conversation_id and user:
         raise typer.BadParameter("A conversation or a user, not both.", param_hint="--user")
-    settings = load_settings(database_url, data_dir, config)
-    found = run(_read(settings, conversation_id, user))
+    from greffier.library import as_id  # noqa: PLC0415
+
+    which = None if conversation_id is None else as_id(conversation_id)
+    found = run(_read(load_settings(database_url, data_dir, config), which, user))
     if json:
         emit_json(found)
         return
@@ -55,20 +59,18 @@ def _flat(found: dict[str, Any]) -> list[tuple[str, str, Any]]:
 
 
 async def _read(
-    settings: Settings, conversation_id: str | None, user: str | None
+    settings: Settings, conversation_id: UUID | None, user: str | None
 ) -> dict[str, Any]:
     import msgspec  # noqa: PLC0415
 
-    from greffier.library import as_id  # noqa: PLC0415
     from greffier.read.stats import stats as of_one  # noqa: PLC0415
     from greffier.read.totals import totals  # noqa: PLC0415
 
     async with open_record(settings) as database:
         found: dict[str, Any]
-        if conversation_id:
-            id_ = as_id(conversation_id)
-            one = msgspec.to_builtins(await of_one(database, id_, None))
-            found = {"conversation_id": str(id_), **one}
+        if conversation_id is not None:
+            one = msgspec.to_builtins(await of_one(database, conversation_id, None))
+            found = {"conversation_id": str(conversation_id), **one}
         else:
             found = msgspec.to_builtins(await totals(database, user))
         return found

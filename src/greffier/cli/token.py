@@ -10,6 +10,7 @@ import typer
 
 from greffier.cli.common import Config, DataDir, Json, data_folder, load_settings
 from greffier.cli.output import emit, emit_json
+from greffier.errors import SettingsError
 
 if TYPE_CHECKING:
     from greffier.settings import Settings
@@ -78,6 +79,11 @@ def _sign(
     if settings.jwt_secret is not None:
         secret = settings.jwt_secret.get_secret_value().encode()
         audience, issuer = settings.jwt_audience, settings.jwt_issuer
+    elif settings.jwks_url is not None:
+        raise SettingsError(
+            "The identity provider (JWKS_URL) makes the tokens; without JWT_SECRET none made here "
+            "would be taken."
+        )
     else:
         folder = Folder.at(data_folder(settings))
         folder.create()

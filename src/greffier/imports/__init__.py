@@ -7,7 +7,7 @@ read = mapped + already + quarantined + deleted.
 """
 
 from greffier.imports.account import Account, Fault, Place
-from greffier.imports.plan import Options
+from greffier.imports.piece import Options
 from greffier.imports.run import import_files
 from greffier.imports.values import Source
 

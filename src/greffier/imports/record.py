@@ -13,7 +13,7 @@ import msgspec
 from greffier.change import append, conversation
 from greffier.errors import Forbidden, Gone, IdReused, SubjectTaken
 from greffier.imports.own import WRITTEN_BY
-from greffier.imports.plan import Item, Talk
+from greffier.imports.piece import Item, Talk
 from greffier.imports.seen import Seen
 from greffier.model.conversation import ConversationPatch, NewConversation
 from greffier.model.draft import SERVICE, Checked

@@ -9,15 +9,15 @@ record already is counted and left.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 from uuid import UUID
 
 from greffier.errors import Error, Gone, IdReused, Unavailable
 from greffier.imports.account import Account, Fault, Place
-from greffier.imports.plan import Item, Options, Piece, Talk, pieces
+from greffier.imports.ahead import in_thread
+from greffier.imports.piece import Item, Options, Piece, Talk
+from greffier.imports.plan import pieces
 from greffier.imports.record import Known, Live, Record, Rehearsal, Standing, said
 from greffier.imports.seen import seen
 from greffier.imports.values import Source
@@ -30,10 +30,6 @@ IN_FLIGHT_BYTES: Final = 16 << 20
 #: What goes into one append: the writer's queue takes 64 MiB, and one commit stays short.
 BATCH_MESSAGES: Final = 100
 BATCH_BYTES: Final = 1 << 20
-#: Pieces that the reading thread hands over at a time: at most so many, of so many bytes.
-CHUNK_PIECES: Final = 64
-CHUNK_BYTES: Final = 256 << 10
-
 OUT_OF_PLACE: Final = (
     "The record goes on differently after the message before it. If this is another thread that "
     "has the same id, import it with --origin NAME."
@@ -81,7 +77,7 @@ async def import_files(
         plan = (piece for source in sources for piece in pieces(source, options, entries))
         try:
             async with asyncio.TaskGroup() as group:
-                async for piece in _in_thread(plan):
+                async for piece in in_thread(plan):
                     await importer.take(piece, group)
         except BaseExceptionGroup as failed:
             # One of them says it: the others were cancelled, or met the same.
@@ -280,59 +276,6 @@ class _Room:
         self._pieces -= 1
         self._bytes -= size
         self._left.set()
-
-
-async def _in_thread(plan: Iterator[Piece]) -> AsyncIterator[Piece]:
-    """Read and parse in a thread of its own, one chunk ahead.
-
-    A daemon, so that a program may end while it waits for a terminal or a pipe.
-    """
-    loop = asyncio.get_running_loop()
-    chunks: asyncio.Queue[list[Piece] | BaseException | None] = asyncio.Queue()
-    room = threading.Semaphore(2)
-    stopped = threading.Event()
-
-    def hand_over(found: list[Piece] | BaseException | None) -> None:
-        room.acquire()
-        if not stopped.is_set():
-            with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
-                loop.call_soon_threadsafe(chunks.put_nowait, found)
-
-    def read() -> None:
-        try:
-            for chunk in _chunks(plan):
-                hand_over(chunk)
-                if stopped.is_set():
-                    return
-        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
-            hand_over(error)
-        else:
-            hand_over(None)
-
-    threading.Thread(target=read, name="greffier-import", daemon=True).start()
-    try:
-        while (found := await chunks.get()) is not None:
-            if isinstance(found, BaseException):
-                raise found
-            room.release()
-            for piece in found:
-                yield piece
-    finally:
-        stopped.set()
-        room.release()
-
-
-def _chunks(plan: Iterator[Piece]) -> Iterator[list[Piece]]:
-    chunk: list[Piece] = []
-    size = 0
-    for piece in plan:
-        chunk.append(piece)
-        size += piece.size
-        if len(chunk) == CHUNK_PIECES or size >= CHUNK_BYTES:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
 
 
 def _first(failed: BaseExceptionGroup[BaseException]) -> BaseException:

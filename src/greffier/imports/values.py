@@ -56,7 +56,8 @@ def values(stream: BinaryIO, name: str, *, longest: int = LONGEST) -> Iterator[V
     """Read the values of a JSONL file or of one JSON document, whichever it is.
 
     A file whose first line is a JSON value is JSONL.  Where that line only begins one, the file is
-    a document, unless its second line stands alone: then it is JSONL with a broken first line.
+    a document if the whole is one; else it is JSONL with a broken first line if the second line
+    stands alone, and a broken document if not.
 
     Raises:
         PayloadTooLarge: It is a document larger than ``longest``.
@@ -78,26 +79,39 @@ def _document(
     lines: Iterator[tuple[int, bytes | None]],
     longest: int,
 ) -> Iterator[Value | Fault]:
-    """Read what begins like a document: as one, or, when its second line stands alone, as lines."""
-    whole = [first]
+    """Read what begins like a document: as one, or as lines after all."""
+    kept: list[tuple[int, bytes | None]] = [(number, first)]
     size = len(first)
-    last = number
+    whole = True
     for at, raw in lines:
-        if len(whole) == 1 and raw is not None and _stands_alone(raw):
-            yield _line(name, number, first, longest)
-            yield _line(name, at, raw, longest)
-            return
+        kept.append((at, raw))
         size += longest if raw is None else len(raw)
-        if raw is None or size > longest:
-            raise PayloadTooLarge(
-                f"{name} is one JSON document of more than {longest >> 20} MiB, which would have "
-                "to be held in memory whole. Write one conversation a line instead (JSONL), for "
-                f"example with: jq -c '.[]' {name}"
-            )
-        # With the blank lines left out between them, so that a fault is told by its true line.
-        whole.append(b"\n" * (at - last - 1) + raw)
+        whole = size <= longest
+        if not whole:
+            break
+    if whole:
+        found = _parse(Place(name, line=number if len(kept) == 1 else None), _joined(kept))
+        if isinstance(found, Value) or not _stands_alone(kept):
+            yield found
+            return
+    if not _stands_alone(kept):
+        raise PayloadTooLarge(
+            f"{name} is one JSON document of more than {longest >> 20} MiB, which would have to be "
+            "held in memory whole. Write one conversation a line instead (JSONL), for example "
+            f"with: jq -c '.[]' {name}"
+        )
+    # Lines that were kept for this; each may be as long as they all.
+    yield from (_line(name, at, raw, longest) for at, raw in kept)
+
+
+def _joined(kept: list[tuple[int, bytes | None]]) -> bytes:
+    """The lines as they stood, blank ones between them, so that a fault is told by its line."""
+    last = 0
+    whole = []
+    for at, raw in kept:
+        whole.append(b"\n" * (at - last - 1) + (raw or b""))
         last = at
-    yield _parse(Place(name, line=number if last == number else None), b"".join(whole))
+    return b"".join(whole)
 
 
 def _lines(stream: BinaryIO, longest: int) -> Iterator[tuple[int, bytes | None]]:
@@ -190,9 +204,10 @@ def _begins_document(raw: bytes) -> bool:
     return False
 
 
-def _stands_alone(raw: bytes) -> bool:
-    """Whether a line is an object or a list by itself, as in JSONL."""
-    if raw.lstrip()[:1] not in (b"{", b"["):
+def _stands_alone(kept: list[tuple[int, bytes | None]]) -> bool:
+    """Whether the second line is an object or a list by itself, as in JSONL."""
+    raw = kept[1][1] if len(kept) > 1 else None
+    if raw is None or raw.lstrip()[:1] not in (b"{", b"["):
         return False
     try:
         json.loads(raw)
