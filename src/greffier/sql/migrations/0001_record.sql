@@ -1504,11 +1504,12 @@ create function append_event_v1(
 ) returns void
 language plpgsql as $$
 begin
+    -- No request made it; a hash that none has refuses its id to all.
     insert into messages (
-        conversation_id, seq, id, parent_seq, role, written_by, content, created_at, rev,
-        said_no, tool_no, metadata
+        conversation_id, seq, id, request_hash, parent_seq, role, written_by, content, created_at,
+        rev, said_no, tool_no, metadata
     ) values (
-        p_conversation.id, p_conversation.last_seq + 1, p_id,
+        p_conversation.id, p_conversation.last_seq + 1, p_id, uuid_send(p_id),
         path_end(p_conversation.path, p_conversation.first_seq, p_conversation.last_seq),
         'system', p_by, p_content, p_at, p_rev, p_conversation.said_total, p_conversation.tool_total,
         jsonb_build_object('greffier_event', p_event, 'user_id', p_user)
@@ -1517,8 +1518,23 @@ begin
     where id = p_conversation.id;
 end $$;
 
+-- Promise: none of the invitations this user made lets anybody in any more.
+-- Locks:   none beyond the conversation's row, which the caller holds.
+create function revoke_invitations_of_v1(
+    p_conversation_id uuid, p_user text, p_at timestamptz
+) returns void
+language plpgsql as $$
+begin
+    delete from invitation_tokens t using invitations i
+    where i.conversation_id = p_conversation_id and i.created_by = p_user
+      and t.token_hash = i.token_hash;
+    update invitations set revoked_at = p_at
+    where conversation_id = p_conversation_id and created_by = p_user and revoked_at is null;
+end $$;
+
 -- Promise: the user is in the conversation with this role, and everybody is told in a system
---          message; who was there with this role already changes nothing.
+--          message; who was there with this role already changes nothing.  Whoever may no longer
+--          invite has no open invitations either.
 -- Locks:   none beyond the conversation's row, which the caller holds; users by id.
 create function join_v1(
     p_conversation conversations, p_user text, p_role text, p_by text, p_message_id uuid
@@ -1554,6 +1570,8 @@ begin
         select coalesce(name, p_user) into v_name from users where id = p_user;
         perform append_event_v1(
             p_conversation, p_message_id, v_rev, v_name || ' joined', 'joined', p_user, p_by, v_now);
+    elsif p_role = 'viewer' then
+        perform revoke_invitations_of_v1(p_conversation.id, p_user, v_now);
     end if;
     update conversations set people_rev = v_rev where id = p_conversation.id;
     perform advance_v1(p_conversation, v_now);
@@ -1607,7 +1625,8 @@ begin
 end $$;
 
 -- Promise: the user is no participant any more, from this rev on; everybody is told.  The owner
---          removes anybody else, and anybody but the owner leaves.
+--          removes anybody else, and anybody but the owner leaves.  Invitations they made are no way
+--          back.
 -- Locks:   the conversation's row, users by id.
 create function remove_participant_v1(
     p_conversation_id uuid, p_actor text, p_user text, p_by text, p_message_id uuid
@@ -1634,6 +1653,7 @@ begin
     select coalesce(name, p_user) into v_name from users where id = p_user;
     perform append_event_v1(
         v, p_message_id, v.rev + 1, v_name || ' left', 'left', p_user, p_by, v_now);
+    perform revoke_invitations_of_v1(v.id, p_user, v_now);
     update conversations set people_rev = v.rev + 1 where id = v.id;
     perform advance_v1(v, v_now);
     return v.rev + 1;

@@ -144,7 +144,8 @@ begin
             from path_changes h cross join lateral unnest(h.removed) x
             where h.conversation_id = v.id and h.rev > p_since and h.rev <= upto), '{}') - v_active);
     end if;
-    if v.people_rev > p_since and not more then
+    -- With the stretch their change falls in: a reader who asks on from upto is past it.
+    if v.people_rev > p_since and v.people_rev <= upto then
         participants := participants_json(v.id);
     end if;
     return next;
