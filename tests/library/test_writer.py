@@ -30,12 +30,15 @@ from greffier.store import writer as writers
 from greffier.store.database import VERB_CONNECTIONS, Database, open_database
 from greffier.store.writer import Writer
 from helpers.proxy import Proxy, proxied
-from helpers.sessions import Session, until_waiting
+from helpers.sessions import Session, sessions, until_waiting
 
 
-async def a_talk(g: Greffier, **more: Any) -> UUID:
-    """A new conversation of ada's."""
-    return (await g.conversations.create(owner="ada", **more)).id
+async def a_talk(g: Greffier, *, even: bool | None = None, **more: Any) -> UUID:
+    """A new conversation of ada's, in the one or the other of the writer's two queues."""
+    id_ = uuid7()
+    if even is not None:
+        id_ = UUID(int=id_.int & ~1 | (not even))
+    return (await g.conversations.create(owner="ada", id=id_, **more)).id
 
 
 @contextlib.asynccontextmanager
@@ -94,24 +97,18 @@ async def test_a_thousand_writers_lose_nothing(
     assert (await audit(store)).clean
 
 
-async def test_large_requests_do_not_keep_others_waiting_for_ever(
-    g: Greffier, store: Database
-) -> None:
+async def test_large_requests_do_not_keep_others_waiting_for_ever(g: Greffier) -> None:
     """A conversation gets its turn however much is always waiting for the others."""
-    first, second = uuid7(), uuid7()
-    # One in each of the writer's two queues.
-    busy, quiet = UUID(int=first.int & ~1), UUID(int=second.int | 1)
-    for talk in (busy, quiet):
-        await g.conversations.create(owner="ada", id=talk)
+    busy, quiet = await a_talk(g, even=True), await a_talk(g, even=False)
     done = asyncio.Event()
 
     async def flood() -> None:
         while not done.is_set():
-            await g.messages.append_many(busy, [Draft(content="much")] * 100)
+            await g.messages.append_many(busy, [Draft(content="much")] * 50)
 
-    floods = [asyncio.create_task(flood()) for _ in range(8)]
-    while store.writer.pressure.stored < 400:
-        await g.messages.append_many(busy, [Draft(content="much")] * 100)
+    # Twice what one call holds, at any time.
+    floods = [asyncio.create_task(flood()) for _ in range(10)]
+    await g.messages.append_many(busy, [Draft(content="much")] * 50)
     said = await g.messages.append(quiet, content="a word")
     done.set()
     await asyncio.gather(*floods)
@@ -248,6 +245,38 @@ async def test_a_message_that_breaks_the_call_keeps_the_order_of_who_must_wait(
 
     assert bad.exception() is not None
     assert await contents(g, talk) == list("abcd")
+
+
+async def test_nobody_overtakes_who_waits_while_a_culprit_is_looked_for(
+    g: Greffier, rival: Session
+) -> None:
+    """A conversation let go in the middle of it goes on with what came first."""
+    # Whoever says "bad" fails; the second time it stops before that, until we let it go on.
+    await rival.live.execute(
+        """
+        create sequence times;
+        create function bad() returns trigger language plpgsql as $$ begin
+            perform pg_advisory_xact_lock(nextval('times'));
+            raise 'bad';
+        end $$;
+        create trigger bad before insert on messages
+        for each row when (new.content = 'bad') execute function bad();
+        select pg_advisory_lock(2);
+        """
+    )
+    slow = [await a_talk(g) for _ in range(writers.SIDE_CONNECTIONS)]
+    talk, other = await a_talk(g, even=True), await a_talk(g, even=True)
+    async with held(rival, *slow):
+        # They take every connection of those who wait, so that talk has none when it is let go.
+        waiting = [task for one in slow for task in say(g, one, ["later"])]
+        await until_waiting(rival.watch, len(slow))
+        async with sessions(g.database.dsn, 1) as (holder,), held(holder, talk):
+            waiting += say(g, talk, "ab") + say(g, other, ["bad"]) + say(g, talk, "c")
+            await until_waiting(rival.watch, len(slow) + 1)
+        await rival.live.execute("select pg_advisory_unlock(2)")
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert await contents(g, talk) == list("abc")
 
 
 async def test_a_refusal_is_its_own(g: Greffier, store: Database) -> None:
