@@ -19,7 +19,13 @@ with conversation as materialized (
     select m.seq, m.author_id, message_json(m, $7) as body, abs(m.seq - c.anchor) as far
     from conversation c
     cross join lateral path_window(c.path, c.first_seq, c.last_seq, c.anchor, $4, $5) w
-    join messages m on m.conversation_id = $1 and m.seq between w.lo and w.hi
+    -- A stretch is never longer than that; the limit is for the planner, who takes a range between
+    -- unknown bounds for a ninth of the conversation and would read all of it (bench/promises/pages).
+    cross join lateral (
+        select * from messages m
+        where m.conversation_id = $1 and m.seq between w.lo and w.hi
+        order by m.seq limit $4 + $5
+    ) m
 ), sized as (
     select *, sum(octet_length(body) + 1) over near as bytes, row_number() over near as place
     from found window near as (order by far, seq)
