@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 from uuid import UUID
 
@@ -12,13 +12,18 @@ import asyncpg
 
 from greffier.store import connection, schema
 from greffier.store.position import Position
-from greffier.store.slots import Revive, Slots
+from greffier.store.queries import queries
+from greffier.store.replicas import Replicas
+from greffier.store.slots import Revive, Slot, Slots, Then
 from greffier.store.writer import Writer
 
 #: Connections for reads: beyond this they only wait for each other.
 READ_CONNECTIONS = 8
 #: Verbs have their own: they may wait for a conversation that somebody else holds, reads never do.
 VERB_CONNECTIONS = 4
+
+#: How far the log was flushed, in bytes: at least to a commit that was acknowledged before.
+WAL = "select (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint"
 
 
 class Committed(Protocol):
@@ -41,11 +46,19 @@ def _nobody(_conversation_id: UUID, _rev: int, /, *, people: bool) -> None:
 class Database:
     """One PostgreSQL, this process's connections to it, and its epoch."""
 
-    def __init__(self, dsn: str, *, revive: Revive | None = None, patience: float = 10.0) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        replicas: Sequence[str] = (),
+        revive: Revive | None = None,
+        patience: float = 10.0,
+    ) -> None:
         """Describe the database; ``open_database`` opens it.
 
         Args:
             dsn: A ``postgresql://`` URL.
+            replicas: URLs of its standbys, which may answer readers who hold a position.
             revive: Brings an embedded server back after a crash.
             patience: Seconds a call may go on trying while the database is away, or wait for a
                 conversation that somebody else holds.
@@ -67,14 +80,47 @@ class Database:
             conversation_id, rev, people=False
         )
 
+        self.replicas = Replicas(replicas)
+        self._lsn = 0
+        self._then: Then | None = None
+        if self.replicas:
+            self._then = self.writer.afterwards = self._look_at_wal
+
     @property
     def position(self) -> Position:
-        """Where a write that was just acknowledged is on record."""
-        return Position(self.epoch)
+        """Where every write that was acknowledged here is on record.
 
-    async def read(self, name: str, *args: object) -> list[asyncpg.Record]:
-        """Run a named query of ``sql/queries``."""
+        Without standbys it names the epoch alone: every read sees every write.
+        """
+        return Position(self.epoch, 0, self._lsn)
+
+    async def _look_at_wal(self, slot: Slot) -> None:
+        """Learn, after a commit, up to where the log has come: at least to that commit."""
+        ((lsn,),) = await slot.fetch(WAL)
+        self._lsn = max(self._lsn, lsn)
+
+    async def read(
+        self, name: str, *args: object, position: Position | None = None
+    ) -> list[asyncpg.Record]:
+        """Run a named query of ``sql/queries``.
+
+        Args:
+            name: Its name.
+            args: Its parameters.
+            position: What the reader must see at least; then a standby may answer.  A position of
+                another epoch is of no use, and without one the primary answers.
+        """
+        if self.replicas and position is not None and position.epoch == self.epoch:
+            rows = await self.replicas.read(position, queries()[name], *args)
+            if rows is not None:
+                return rows
         return await self.slots.read(name, *args)
+
+    def at(self, position: Position | None) -> Database:
+        """Give the database as a reader sees it who holds this position."""
+        if not self.replicas or position is None:
+            return self
+        return _At(self, position)
 
     async def verb(
         self,
@@ -93,7 +139,7 @@ class Database:
             touches: The conversation it changes, for those who follow it.
             people: Whether it may change who has the conversation in their list.
         """
-        rows = await self.verbs.run(sql, *args, again=again)
+        rows = await self.verbs.run(sql, *args, again=again, then=self._then)
         if touches is not None:
             self.committed(touches, 0, people=people)
         return rows
@@ -140,9 +186,45 @@ class Database:
         return None
 
 
+class _At(Database):
+    """A database whose reads a standby may answer; everything else is the primary's."""
+
+    def __init__(self, primary: Database, position: Position) -> None:
+        self.__dict__.update(primary.__dict__)
+        self._primary = primary
+        self._at = position
+
+    @property
+    def position(self) -> Position:
+        return self._primary.position
+
+    async def read(
+        self, name: str, *args: object, position: Position | None = None
+    ) -> list[asyncpg.Record]:
+        return await self._primary.read(name, *args, position=position or self._at)
+
+    async def verb(
+        self,
+        sql: str,
+        *args: object,
+        again: bool,
+        touches: UUID | None = None,
+        people: bool = False,
+    ) -> list[asyncpg.Record]:
+        rows = await self._primary.verb(sql, *args, again=again, touches=touches, people=people)
+        # What this caller reads next must show what they just wrote.
+        self._at = self._primary.position
+        return rows
+
+
 @contextlib.asynccontextmanager
 async def open_database(
-    dsn: str, *, revive: Revive | None = None, migrate: bool = False, patience: float = 10.0
+    dsn: str,
+    *,
+    replicas: Sequence[str] = (),
+    revive: Revive | None = None,
+    migrate: bool = False,
+    patience: float = 10.0,
 ) -> AsyncIterator[Database]:
     """Open a database whose schema is this release's.
 
@@ -150,6 +232,7 @@ async def open_database(
 
     Args:
         dsn: A ``postgresql://`` URL.
+        replicas: URLs of its standbys.
         revive: Brings an embedded server back after a crash.
         migrate: Bring the schema up to date first (embedded mode, tests); otherwise a schema that
             is behind is refused with the command to run.
@@ -159,7 +242,7 @@ async def open_database(
         SchemaError: The schema is behind, newer, or altered.
         Unavailable: The database does not answer.
     """
-    database = Database(dsn, revive=revive, patience=patience)
+    database = Database(dsn, replicas=replicas, revive=revive, patience=patience)
     if migrate:
         await schema.migrate(dsn)
     try:
@@ -177,3 +260,4 @@ async def open_database(
         await database.writer.drain()
         await database.verbs.close()
         await database.slots.close()
+        await database.replicas.close()

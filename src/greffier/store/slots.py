@@ -104,6 +104,10 @@ class Slot:
         self._prepared.clear()
 
 
+#: What a caller does with the connection after its statement.
+Then = Callable[[Slot], Awaitable[None]]
+
+
 class Slots:
     """A fixed number of slots and a queue before them."""
 
@@ -164,12 +168,15 @@ class Slots:
         """Run a named query, over again on a new connection while the database is away."""
         return await self.run(queries()[name], *args, again=True)
 
-    async def run(self, sql: str, *args: object, again: bool) -> list[asyncpg.Record]:
+    async def run(
+        self, sql: str, *args: object, again: bool, then: Then | None = None
+    ) -> list[asyncpg.Record]:
         """Run one statement.
 
         Args:
             sql: The statement; it is prepared once a connection.
             args: Its parameters.
+            then: Done with the same connection right after it.
             again: It may run twice without harm, so a lost connection is only a delay.  Otherwise a
                 connection lost under way is refused as unavailable: nobody knows what came of it.
 
@@ -184,7 +191,10 @@ class Slots:
                 try:
                     await slot.prepare(sql)
                     sent = True
-                    return await slot.fetch(sql, *args)
+                    rows = await slot.fetch(sql, *args)
+                    if then is not None:
+                        await then(slot)
+                    return rows
                 except connection.TRY_AGAIN as error:
                     if time.monotonic() > until:
                         raise connection.translate(error) from error

@@ -32,7 +32,7 @@ from greffier.errors import Unavailable
 from greffier.model.row import Row, Stored
 from greffier.store import connection
 from greffier.store.refusals import refusal
-from greffier.store.slots import Revive, Slot
+from greffier.store.slots import Revive, Slot, Then
 
 #: Messages in one call: more brings nothing (measured: 64 → 0.92 of 256).
 BATCH_MESSAGES = 250
@@ -109,6 +109,8 @@ class Writer:
         self.pressure = Pressure()
         #: Told of each conversation that has new messages on record, and its rev.
         self.committed: Callable[[UUID, int], None] = _nobody
+        #: Done with the connection after each commit, before anybody is answered.
+        self.afterwards: Then | None = None
         self._limit_messages = queue_messages
         self._limit_bytes = queue_bytes
         self._patience = patience
@@ -329,6 +331,14 @@ class Writer:
         return [request for request in batch if request not in behind]
 
     async def _call(self, slot: Slot, batch: list[Request], *, wait: bool) -> list[asyncpg.Record]:
+        answers = await self._append(slot, batch, wait=wait)
+        if self.afterwards is not None:
+            await self.afterwards(slot)
+        return answers
+
+    async def _append(
+        self, slot: Slot, batch: list[Request], *, wait: bool
+    ) -> list[asyncpg.Record]:
         fresh = all(request.fresh for request in batch)
         if len(batch) == 1 and len(batch[0].rows) == 1:
             request = batch[0]
