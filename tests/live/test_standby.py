@@ -15,6 +15,7 @@ from greffier.model.message import Draft
 from greffier.read.conversations import Filter, listing
 from greffier.read.pages import Where, page
 from greffier.store.database import Database, open_database
+from greffier.store.position import Position
 from greffier.store.replicas import Replicas
 from helpers.standby import primary_and_standby
 
@@ -33,9 +34,10 @@ async def rounds(database: Database, *, at_their_position: bool) -> int:
         position = database.position
         seen = database.at(position)
         if not at_their_position:
-            # What a careless router does: any standby, wherever it is.
-            position = type(position)(position.epoch, position.timeline, 0)
-            seen = database.at(position)
+            # What a careless router does: any standby, wherever it is and however it did before.
+            seen = database.at(Position(position.epoch, position.timeline, 0))
+            for replica in database.replicas._all:
+                replica.shunned_until = 0
         bodies, _, _ = await listing(seen, "ada", Filter(), limit=1)
         if not bodies or str(made).encode() not in bodies[0]:
             missed += 1
