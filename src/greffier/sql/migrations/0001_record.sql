@@ -941,7 +941,12 @@ language plpgsql stable as $$ begin return (
 select count(*) from (
     select
     from path_window(c.path, greatest(c.first_seq, p_mark + 1), c.last_seq, c.last_seq, 4000, 0) w
-    join messages m on m.conversation_id = c.id and m.seq between w.lo and w.hi
+    -- The inner limit cuts nothing: with it the planner reads the stretch and not the conversation.
+    cross join lateral (
+        select m.author_id, m.role, m.deleted_at from messages m
+        where m.conversation_id = c.id and m.seq between w.lo and w.hi
+        order by m.seq limit 4000
+    ) m
     where m.author_id is distinct from p_user and m.role <> 'system' and m.deleted_at is null
     limit 1000
 ) unread
