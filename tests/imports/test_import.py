@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from greffier.imports import Account, Fault, Options, import_files
+from greffier.read.audit import audit
 from helpers.importing import Desk, jsonl, source
 from helpers.pi_sessions import drafts
 from helpers.sample_data import sample_data
@@ -438,3 +440,14 @@ async def test_every_row_is_accounted_for_whatever_the_file_holds(lines: list[st
         assert account.mapped == account.messages
         for fault in faults:
             json.loads(fault.line())
+
+
+async def test_two_imports_of_one_file_at_once_are_one(desk: Desk) -> None:
+    """Between them every row is stored once and found once, in the source's order."""
+    talks = [{"id": n, "messages": said(*map(str, range(150)))} for n in range(12)]
+    first, second = await asyncio.gather(desk.take(jsonl(talks)), desk.take(jsonl(talks)))
+    assert first.mapped + second.mapped == first.already + second.already == 12 * 150
+    assert first.conversations + second.conversations == 12
+    for conversation in await desk.conversations():
+        assert await desk.said(conversation) == [str(n) for n in range(150)]
+    assert (await audit(desk.record.database)).clean
