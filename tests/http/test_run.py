@@ -3,79 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
 import pytest
 
 from greffier.errors import ListenError, SettingsError
-from greffier.server.auth import issue
 from greffier.server.run import listen
 from greffier.settings import load
 from helpers.api import SECRET, expect, path, settings
 from helpers.postgres import connected, wait_for_lock
-
-PROGRAM = "from greffier.server import run; from greffier.settings import load; run(load())"
-
-
-@dataclass
-class Running:
-    """A server in a process of its own."""
-
-    process: subprocess.Popen[str]
-    said: list[str]
-
-    def until(self, pattern: str) -> re.Match[str]:
-        """Read what it says until a line matches."""
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.said.append(line)
-            if match := re.search(pattern, line):
-                return match
-        raise AssertionError("it ended first:\n" + "".join(self.said))
-
-    def ended(self) -> int:
-        """Wait for its end, and give its exit code."""
-        assert self.process.stderr is not None
-        self.said += self.process.stderr
-        return self.process.wait()
-
-
-@contextlib.contextmanager
-def started(**variables: str) -> Iterator[Running]:
-    """Start a server on a free port; what is left of it at the end is killed."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GREFFIER_")}
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
-        env=kept
-        | {f"GREFFIER_{name}": value for name, value in {"PORT": "0", **variables}.items()},
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
-    running = Running(process, [])
-    try:
-        yield running
-    finally:
-        process.kill()
-        process.wait()
-        assert process.stderr is not None
-        process.stderr.close()
-
-
-def headers(user: str = "ada") -> dict[str, str]:
-    """What a user's requests carry."""
-    return {"authorization": f"Bearer {issue(SECRET.encode(), user, lifetime=600)}"}
+from helpers.serving import headers, started
 
 
 async def test_an_append_under_way_is_answered_after_sigterm(database: str) -> None:

@@ -207,6 +207,15 @@ async def test_a_position_is_read_back(ada: Person) -> None:
         assert read.status_code == 200
 
 
+async def test_a_parameter_that_is_needed_is_asked_for(ada: Person) -> None:
+    """As a field of a body is."""
+    made = await ada.create()
+
+    problem = refused(await ada.http.get(f"{path(made)}/changes"), 422, "validation")
+
+    assert pointers(problem) == [("/since", "missing")]
+
+
 async def test_every_write_returns_a_position(ada: Person) -> None:
     """Made, replayed, changed or erased."""
     made = await ada.create()

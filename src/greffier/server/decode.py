@@ -142,6 +142,7 @@ def query_decoder(kind: type[msgspec.Struct]) -> Callable[[bytes], Any]:
     """
     fields = {field.name: field for field in msgspec.structs.fields(kind)}
     wanted = {name: _kind(field.type) for name, field in fields.items()}
+    needed = [name for name, field in fields.items() if field.required]
 
     def read(raw: bytes) -> Any:
         values: dict[str, Any] = {}
@@ -158,6 +159,11 @@ def query_decoder(kind: type[msgspec.Struct]) -> Callable[[bytes], Any]:
                 values[name] = None
             else:
                 values[name] = value
+        problems += [
+            Problem(f"/{name}", "missing", "This parameter is needed.")
+            for name in needed
+            if name not in values
+        ]
         if problems:
             raise Invalid(problems=tuple(problems))
         return kind(**values)

@@ -158,13 +158,15 @@ def _query(route: Route) -> Iterable[dict[str, Any]]:
         return
     (_,), found = msgspec.json.schema_components([route.query], ref_template=_REF + "{name}")
     properties: dict[str, dict[str, Any]] = found[route.query.__name__]["properties"]
+    required = found[route.query.__name__]["required"]
     for name, schema in properties.items():
         # In a query string nothing is null: it is left out.
         options = [one for one in schema.get("anyOf", [schema]) if one.get("type") != "null"]
         plain = dict(options[0])
         if schema.get("default") is not None:
             plain["default"] = schema["default"]
-        yield {"name": name, "in": "query", "schema": plain}
+        parameter = {"name": name, "in": "query", "schema": plain}
+        yield {**parameter, "required": True} if name in required else parameter
 
 
 def _headers(route: Route) -> Iterable[dict[str, Any]]:

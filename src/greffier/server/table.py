@@ -42,8 +42,12 @@ class Parameter:
 _read_id = functools.lru_cache(maxsize=8192)(parse_uuid)
 
 
+_SEQ = re.compile(r"[1-9][0-9]{0,14}")
+
+
 def _seq(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+    # Not 0, which stands for the whole conversation where feedback is kept; and below 2^53.
+    return int(text) if _SEQ.fullmatch(text) else None
 
 
 def _name(text: str) -> str | None:
