@@ -10,7 +10,7 @@ from uuid import UUID
 import msgspec
 
 from greffier.errors import AgentFixed, Invalid, PayloadTooLarge, Problem
-from greffier.model import text
+from greffier.model import jsonb, text
 from greffier.model.conversation import ConversationPatch, NewConversation
 from greffier.model.ids import uuid7
 from greffier.model.limits import DEFAULT, Limits
@@ -195,7 +195,7 @@ def _metadata(
     if given is None:
         return None
     try:
-        encoded = msgspec.json.encode(given)
+        encoded = jsonb.encode(given)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         problems.append(Problem("/metadata", "not-json", f"This is no JSON value: {error}"))
         return None

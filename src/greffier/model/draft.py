@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -10,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from greffier.errors import Invalid, PayloadTooLarge, Problem
-from greffier.model import text
+from greffier.model import jsonb, text
 from greffier.model.ids import uuid7
 from greffier.model.limits import DEFAULT, Limits
 from greffier.model.message import Draft
@@ -80,7 +81,9 @@ def check(
     content = draft.content
     parts = _json(draft.parts, f"{pointer}/parts") if draft.parts else None
     calls = _json(draft.tool_calls, f"{pointer}/tool_calls") if draft.tool_calls else None
-    metadata = _json(draft.metadata, f"{pointer}/metadata") if draft.metadata else None
+    metadata = (
+        _json(draft.metadata, f"{pointer}/metadata", jsonb.encode) if draft.metadata else None
+    )
     problems = _rule_problems(draft, pointer, lenient=lenient)
     if draft.parts:
         said = parts_text(draft.parts)
@@ -283,11 +286,11 @@ def _rule_problems(draft: Draft, pointer: str, *, lenient: bool) -> list[Problem
     return problems
 
 
-def _json(value: Any, pointer: str) -> bytes | None:
+def _json(value: Any, pointer: str, encode: Callable[[Any], bytes] = _encode) -> bytes | None:
     if value is None:
         return None
     try:
-        return _encode(value)
+        return encode(value)
     except UnicodeEncodeError:
         problem = text.deep_faults(msgspec.to_builtins(value), pointer)
         raise Invalid(problems=(problem,) if problem else ()) from None
