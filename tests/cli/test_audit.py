@@ -15,6 +15,7 @@ import pytest_asyncio
 from greffier.library import Greffier
 from greffier.library import open as open_record
 from greffier.read.audit import CHECKS, Report, audit
+from greffier.store.queries import queries
 from helpers.postgres import connected, new_database
 
 if TYPE_CHECKING:
@@ -413,3 +414,17 @@ async def test_the_command_says_what_is_wrong_and_exits_with_3(cli: Cli, on_data
             }
         ],
     }
+
+
+async def test_every_table_of_a_conversation_is_looked_at(database: str) -> None:
+    """A new table is not forgotten: it is looked at for orphans and for what an erasure left."""
+    async with connected(database) as live:
+        tables = await live.fetch(
+            "select table_name from information_schema.columns "
+            "where table_schema = 'greffier' and column_name = 'conversation_id'"
+        )
+    for name in ("audit_people", "audit_erased"):
+        read = queries()[name] + queries()["audit_messages"]
+        for (table,) in tables:
+            if table != "erased":
+                assert re.search(rf"from {table}\b", read), f"{name} does not look at {table}"
