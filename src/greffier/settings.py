@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     default the user's own, ``~/.local/share/greffier``."""
 
     host: str = "127.0.0.1"
-    """The address to listen on. Anything but loopback needs ``JWT_SECRET``."""
+    """The address to listen on. Anything but loopback needs ``JWT_SECRET`` or ``JWKS_URL``."""
 
     port: int = Field(default=8080, ge=0, le=65535)
     """The port to listen on; 0 takes a free one and says which."""
@@ -64,8 +64,8 @@ class Settings(BaseSettings):
     in. Without it the server runs in local mode, for the person at this machine alone."""
 
     jwks_url: str | None = None
-    """Where the public keys of your identity provider are; this release does not read them yet, and
-    refuses to start rather than let everybody or nobody in."""
+    """Where your identity provider publishes the keys that sign its tokens (JWT with RS, PS, ES or
+    EdDSA). Together with ``JWT_SECRET`` both kinds of tokens are taken, each with its own key."""
 
     jwt_audience: str | None = None
     """The audience (``aud``) a token must be for; without it a token that names one is refused."""
@@ -76,6 +76,11 @@ class Settings(BaseSettings):
     role_claim: str = Field(default="role", min_length=1)
     """The claim that makes an admin: its value is ``admin``, or a list with it. Dots lead into
     nested claims (``realm_access.roles``)."""
+
+    rate_limit: str = "10/60s:20"
+    """How many messages of role ``user`` one user may send: ten in 60 seconds in the long run, and
+    twenty at once; or ``off``. The processes of a machine share it. Admins, services and messages
+    sent again are not limited."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least important line that is logged; at ``info`` there is one line for each request."""
@@ -128,9 +133,10 @@ class Settings(BaseSettings):
 
     @field_validator("jwks_url")
     @classmethod
-    def _is_for_later(cls, value: str | None) -> str | None:
-        if value is not None:
-            msg = "this release reads no JWKS yet; use JWT_SECRET"
+    def _is_web(cls, value: str | None) -> str | None:
+        # Nothing but the web: urllib would read file:///etc/passwd as well.
+        if value is not None and not value.startswith(("https://", "http://")):
+            msg = "it starts with https:// (or http://, where nobody else can answer)"
             raise ValueError(msg)
         return value
 

@@ -60,8 +60,8 @@ def now() -> int:
         "Bearer " + signed(sub="a\ud800b"),
         "Bearer " + signed(name=["Ada"]),
         "Bearer " + signed(name="\x00"),
-        "Bearer " + signed(nbf=now() + 60),
-        "Bearer " + signed(iat=now() + 60),
+        "Bearer " + signed(nbf=now() + 3600),
+        "Bearer " + signed(iat=now() + 3600),
         "Bearer " + signed(aud="somebody else"),
     ],
 )

@@ -13,6 +13,8 @@ from greffier.model.key import PREFIX, ApiKey, Scope, key_hash
 from greffier.model.limits import DEFAULT
 from greffier.store.database import Database
 
+LAST_YEAR = 9999
+
 MAKE = (
     "insert into api_keys (id, key_hash, scope, user_id, name, created_by, expires_at)"
     " values ($1, $2, $3, $4, $5, $6, $7) returning created_at"
@@ -47,16 +49,22 @@ async def make(
     """
     if (scope == "user") != (user is not None):
         raise Invalid.at("/user_id", "scope", "A key of scope user, and no other, has a user.")
-    if not name or len(name.encode()) > DEFAULT.name:
-        raise Invalid.at("/name", "length", f"From 1 to {DEFAULT.name} bytes.")
-    for value, pointer in ((name, "/name"), (user or "", "/user_id")):
+    for value, pointer in ((name, "/name"), (user, "/user_id")):
+        if value is None:
+            continue
         if problem := text.faults(value, pointer):
             raise Invalid(problems=(problem,))
+        if not 0 < len(value.encode()) <= DEFAULT.name:
+            raise Invalid.at(pointer, "length", f"From 1 to {DEFAULT.name} bytes.")
     if expires_at is not None:
         if expires_at.tzinfo is None:
             raise Invalid.at("/expires_at", "no-time-zone", "A time names its offset from UTC.")
+        if expires_at.year >= LAST_YEAR:
+            # The last moment of all is infinite to the driver, and an offset may lead beyond it.
+            raise Invalid.at("/expires_at", "range", f"It lies before the year {LAST_YEAR}.")
         if expires_at <= datetime.now(UTC):
             raise Invalid.at("/expires_at", "past", "It lies in the future.")
+        expires_at = expires_at.astimezone(UTC)
     key = PREFIX + secrets.token_urlsafe(32)
     id_ = uuid7()
     (row,) = await database.verb(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -45,6 +46,8 @@ class Found(NamedTuple):
     total: int
     rev: int
     epoch: str
+    #: the rev that last changed the active path: two pages with the same one are of one path
+    path_rev: int
 
     def body(self) -> bytes:
         """Put the page together as the API shows it (contract.md, messages)."""
@@ -142,6 +145,7 @@ async def page(
         row["total"],
         row["rev"],
         database.epoch,
+        row["path_rev"],
     )
 
 
@@ -179,6 +183,22 @@ async def one(
     if not rows:
         raise await why_absent(database, conversation_id)
     return rows[0]["body"].encode(), rows[0]["rev"]
+
+
+async def known(
+    database: Database, conversation_id: UUID, reader: str | None, ids: Sequence[UUID]
+) -> int:
+    """Count how many of these are messages of role ``user`` that the reader may see here."""
+    (row,) = await database.read("known_messages", conversation_id, reader, ids)
+    return int(row["known"])
+
+
+async def known_on_subject(
+    database: Database, owner: str, subject: str, ids: Sequence[UUID]
+) -> int:
+    """Count how many of these were said on a subject of its owner's, archived or not."""
+    (row,) = await database.read("known_on_subject", owner, subject, ids)
+    return int(row["known"])
 
 
 async def why_absent(database: Database, conversation_id: UUID) -> Error:

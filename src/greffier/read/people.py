@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -44,11 +43,10 @@ class Reader(msgspec.Struct, frozen=True):
 decode_participants = msgspec.json.Decoder(list[Participant]).decode
 
 
-class Role(NamedTuple):
-    """What a reader is in a conversation."""
-
-    role: str | None
-    owner_id: str
+async def role_in(database: Database, conversation_id: UUID, user: str) -> str | None:
+    """Say what somebody is in a conversation; None for nobody."""
+    rows = await database.read("role_in", conversation_id, user)
+    return rows[0]["role"] if rows else None
 
 
 async def participants(

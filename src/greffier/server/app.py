@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 from structlog.typing import FilteringBoundLogger
 
@@ -12,12 +14,16 @@ from greffier.publish.bus import Bus
 from greffier.publish.feed import Feed
 from greffier.publish.own import OwnFeeds
 from greffier.publish.signals import Signals
-from greffier.server.auth import SharedSecret
+from greffier.server.allowance import open_buckets
+from greffier.server.auth import Bearers, Claims, SharedSecret
 from greffier.server.edge import Edge
+from greffier.server.keyring import KeyRing
 from greffier.server.local import Local
 from greffier.server.logs import make_logger
 from greffier.server.metrics import Metrics
 from greffier.server.openapi import document
+from greffier.server.provider import KeySet, ProviderTokens
+from greffier.server.ratelimit import Rate
 from greffier.server.routes import ROUTES
 from greffier.server.routes.web import SIGN_IN
 from greffier.server.service import Readiness, Service
@@ -34,6 +40,7 @@ def create_app(
     authenticator: SharedSecret | None = None,
     log: FilteringBoundLogger | None = None,
     bus: Bus | None = None,
+    folder: Path | None = None,
     signals: Signals | None = None,
 ) -> Edge:
     """Make the ASGI application that serves a database.
@@ -44,40 +51,56 @@ def create_app(
         database: An open database.
         settings: What it does.
         local: In local mode, the person and their link.
-        authenticator: Tells who bears a token; by default by the secret of the settings.
+        authenticator: Tells who bears a signed token; by default by the secret of the settings.
         log: Where to log; by default to standard error, as the settings say.
         bus: Tells the service's other processes of commits; alone when not given.
+        folder: The data folder, when the service has one.
         signals: Who is online and who types, there too.
 
     Raises:
-        SettingsError: There is no way to tell who calls.
+        SettingsError: There is no way to tell who calls, or a setting cannot be.
     """
-    if authenticator is None:
-        if settings.jwt_secret is None:
-            raise SettingsError("JWT_SECRET is needed, or local mode.")
+    log = log or make_logger(settings.log_level, settings.log_format)
+    if authenticator is None and settings.jwt_secret is not None:
         authenticator = SharedSecret(
             settings.jwt_secret.get_secret_value().encode(),
             audience=settings.jwt_audience,
             issuer=settings.jwt_issuer,
             role_claim=settings.role_claim,
         )
+    provider = _provider(settings, log)
+    if authenticator is None and provider is None:
+        raise SettingsError("JWT_SECRET or JWKS_URL is needed, or local mode.")
+    keys = KeyRing(database)
     routes = ROUTES if local is None else (*ROUTES, SIGN_IN)
     feed = Feed(database, bus, limits=limits(settings))
     service = Service(
         database=database,
         limits=limits(settings),
-        authenticator=authenticator,
+        authenticator=Bearers(keys=keys, secret=authenticator, provider=provider),
+        keys=keys,
+        buckets=open_buckets(Rate.parse(settings.rate_limit), database.dsn, folder),
         local=local,
         metrics=Metrics(database.writer.pressure),
         users=Users(database),
-        readiness=Readiness(database),
+        readiness=Readiness(database, provider.keys if provider else None),
         feed=feed,
         own=OwnFeeds(database, feed),
         signals=signals or Signals(None),
         documents={"openapi": msgspec.json.encode(document(routes))},
     )
-    log = log or make_logger(settings.log_level, settings.log_format)
     return Edge(service, resources(routes), log)
+
+
+def _provider(settings: Settings, log: FilteringBoundLogger) -> ProviderTokens | None:
+    if settings.jwks_url is None:
+        return None
+
+    def failed(why: str) -> None:
+        log.warning("identity_provider", url=settings.jwks_url, why=why)
+
+    claims = Claims(settings.jwt_audience, settings.jwt_issuer, settings.role_claim)
+    return ProviderTokens(KeySet(settings.jwks_url, failed=failed), claims)
 
 
 def limits(settings: Settings) -> Limits:

@@ -12,7 +12,7 @@ from greffier.model.ids import foreign
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope
 
-    from greffier.server.answers import Answer, Stream
+    from greffier.server.answers import Answer, Header, Stream
     from greffier.server.service import Service
     from greffier.server.table import Route
 
@@ -27,7 +27,7 @@ class Call:
     """One request.  ``query`` and ``body`` are of the types its route declares."""
 
     __slots__ = (
-        "_principal", "answer", "body", "headers", "method", "params", "query", "receive",
+        "_principal", "answer", "body", "extra", "headers", "method", "params", "query", "receive",
         "request_id", "route", "scope", "sent", "service",
     )  # fmt: skip
 
@@ -44,6 +44,8 @@ class Call:
         self.query: Any = None
         self.body: Any = None
         self.answer: Answer | Stream | None = None
+        #: Headers of the answer, whatever it will be.
+        self.extra: tuple[Header, ...] = ()
         self.sent = 0
         self._principal: Principal | None = None
 
@@ -61,6 +63,11 @@ class Call:
     def user_id(self) -> str | None:
         """Who calls, as far as is known, for the log."""
         return None if self._principal is None else self._principal.user_id
+
+    @property
+    def key(self) -> str | None:
+        """The name of the API key they came with, for the log."""
+        return None if self._principal is None else self._principal.key
 
     @property
     def conversation_id(self) -> UUID:

@@ -91,6 +91,8 @@ class Edge:
                 error = unexpected
                 call.answer = self._refuse(call, Error())
             answer = call.answer
+            if call.extra and answer is not None:
+                answer.headers.extend(call.extra)
             if isinstance(answer, Stream):
                 error = await self._stream(call, answer, send)
             elif answer is not None:
@@ -188,6 +190,8 @@ class Edge:
         if slow:
             self.service.metrics.slow_page()
         more: dict[str, Any] = {"slow": True} if slow else {}
+        if call.key is not None:
+            more["key"] = call.key
         say = self._log.warning if slow else self._log.info
         if error is not None and not isinstance(error, ClientGone):
             say = self._log.error

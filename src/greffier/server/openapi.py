@@ -16,6 +16,7 @@ from greffier.errors import (
     Forbidden,
     Invalid,
     PayloadTooLarge,
+    RateLimited,
     Unauthenticated,
     Unavailable,
 )
@@ -26,6 +27,7 @@ _REF = "#/components/schemas/"
 #: Type → how an operation names its schema.
 Refs: TypeAlias = Mapping[Any, Mapping[str, Any]]
 _PROBLEM = "application/problem+json"
+_LIMIT = ("RateLimit", "RateLimit-Policy")
 
 
 class ProblemDetail(msgspec.Struct, frozen=True):
@@ -72,10 +74,18 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
                     "type": "http",
                     "scheme": "bearer",
                     "bearerFormat": "JWT",
-                    "description": "HS256, with the claims sub and exp.",
+                    "description": "A JWT with the claims sub and exp, signed with the server's "
+                    "secret (HS256) or by its identity provider; or an API key (grf_…).",
                 }
             },
             "parameters": {
+                "Greffier-Act-As": {
+                    "name": "Greffier-Act-As",
+                    "in": "header",
+                    "description": "The user for whom a key of scope service acts, in UTF-8: what "
+                    "is read and changed is then theirs. Nobody else acts for others.",
+                    "schema": {"type": "string", "minLength": 1},
+                },
                 "Greffier-Position": {
                     "name": "Greffier-Position",
                     "in": "header",
@@ -96,6 +106,16 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
                 "Retry-After": {
                     "description": "Seconds after which the same request may succeed.",
                     "schema": {"type": "integer", "minimum": 1},
+                },
+                "RateLimit": {
+                    "description": "What the caller may still send, r messages at once, and the "
+                    "seconds t until all is back (refused: until the same request may succeed). "
+                    "Absent for callers who are not limited.",
+                    "schema": {"type": "string"},
+                },
+                "RateLimit-Policy": {
+                    "description": "The limit: q messages at once, which return within w seconds.",
+                    "schema": {"type": "string"},
                 },
                 "X-Request-Id": {
                     "description": "Names this request in the log; a caller may bring its own.",
@@ -122,6 +142,8 @@ def refusals(route: Route) -> list[type[Error]]:
         kinds += [Unauthenticated, Forbidden, Invalid, Unavailable]
     if route.request is not None:
         kinds.append(PayloadTooLarge)
+    if route.limited:
+        kinds.append(RateLimited)
     kinds.append(Error)
     return sorted(dict.fromkeys(kinds), key=lambda kind: (kind.status, kind.code))
 
@@ -171,6 +193,7 @@ def _query(route: Route) -> Iterable[dict[str, Any]]:
 
 def _headers(route: Route) -> Iterable[dict[str, Any]]:
     if route.auth:
+        yield {"$ref": "#/components/parameters/Greffier-Act-As"}
         yield {"$ref": "#/components/parameters/Greffier-Position"}
     for name, description in route.request_headers.items():
         yield {
@@ -187,6 +210,9 @@ def _responses(route: Route, refs: Refs) -> dict[str, Any]:
     for name, said in (("Greffier-Position", route.writes), ("ETag", route.tagged)):
         if said:
             good[name] = {"$ref": f"#/components/headers/{name}"}
+    limit = {name: {"$ref": f"#/components/headers/{name}"} for name in _LIMIT}
+    if route.limited:
+        good |= limit
     if route.status == 201 and route.tagged:
         good["Location"] = {"$ref": "#/components/headers/Location"}
     success: dict[str, Any] = {"description": "Done.", "headers": good}
@@ -210,8 +236,10 @@ def _responses(route: Route, refs: Refs) -> dict[str, Any]:
             },
         )
         entry["description"] = f"{entry['description']} `{kind.code}`: {words(kind)}".strip()
-        if kind is Unavailable:
+        if kind in (Unavailable, RateLimited):
             entry["headers"]["Retry-After"] = {"$ref": "#/components/headers/Retry-After"}
+        if kind is RateLimited:
+            entry["headers"] |= limit
     return found
 
 

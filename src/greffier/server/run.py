@@ -26,6 +26,7 @@ from greffier.server.auth import SharedSecret
 from greffier.server.edge import Edge
 from greffier.server.local import Local, load_secret
 from greffier.server.logs import make_logger, safe_exception, take_over
+from greffier.server.ratelimit import Rate
 from greffier.settings import Settings
 from greffier.store.database import Database, open_database
 
@@ -73,6 +74,7 @@ async def serve(settings: Settings, *, say: Callable[[str], None] | None = None)
     log = make_logger(settings.log_level, settings.log_format)
     take_over(log, settings.log_level)
     asyncio.get_running_loop().set_exception_handler(_Unhandled(log))
+    Rate.parse(settings.rate_limit)
     # First of all: that the port is taken is known before a database is started for nothing.
     with listen(settings) as listener:
         stop = Stop()
@@ -99,16 +101,24 @@ def _application(
 ) -> Edge:
     bus = PostgresBus(database.dsn)
     signals = Signals(database.dsn)
-    if not settings.local_mode:
-        return create_app(database, settings, log=log, bus=bus, signals=signals)
     folder = Folder.at(settings.data_dir or default_data_dir())
+    if not settings.local_mode:
+        data = folder.root if settings.database_url is None else None
+        return create_app(database, settings, log=log, bus=bus, signals=signals, folder=data)
     folder.create()
     secret = load_secret(folder.root)
     host, port = listener.getsockname()[:2]
     tokens = SharedSecret(secret, role_claim=settings.role_claim)
     local = Local(secret, host, port)
     return create_app(
-        database, settings, local=local, authenticator=tokens, log=log, bus=bus, signals=signals
+        database,
+        settings,
+        local=local,
+        authenticator=tokens,
+        log=log,
+        bus=bus,
+        signals=signals,
+        folder=folder.root,
     )
 
 
@@ -131,7 +141,7 @@ def listen(settings: Settings) -> socket.socket:
     if settings.local_mode and not _is_loopback(str(address[0])):
         raise SettingsError(
             f"HOST is {host}, where others can come in, and nothing tells them apart: set "
-            "JWT_SECRET (32 bytes or more), or leave HOST at 127.0.0.1 for local mode."
+            "JWT_SECRET (32 bytes or more) or JWKS_URL, or leave HOST at 127.0.0.1 for local mode."
         )
     listener = socket.socket(family, kind, protocol)
     try:

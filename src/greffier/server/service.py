@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from greffier.access import Principal, Users
-from greffier.errors import Unauthenticated
+from greffier.access import Principal, Users, acting_for, is_reserved
+from greffier.errors import Invalid, Unauthenticated
+from greffier.model import text
 from greffier.model.limits import Limits
 from greffier.publish.feed import Feed
 from greffier.publish.own import OwnFeeds
@@ -18,23 +19,30 @@ from greffier.store.database import Database
 if TYPE_CHECKING:
     from greffier.server.auth import Authenticator
     from greffier.server.call import Call
+    from greffier.server.keyring import KeyRing
     from greffier.server.local import Local
     from greffier.server.metrics import Metrics
+    from greffier.server.provider import KeySet
+    from greffier.server.ratelimit import Buckets
 
 #: Exports at the same time: each holds a connection and a snapshot for as long as it is read.
 EXPORTS = 8
 #: Seconds for which the answer of the last look at the database stands.
 READINESS_KEPT = 1.0
+#: Whom a service acts for.
+ACT_AS = b"greffier-act-as"
+LONGEST_ID = 256
 
 
 class Readiness:
     """Whether this process can be trusted with words now; asked often, looked up once a second."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, provider: KeySet | None = None) -> None:
         self._database = database
-        self._found: str | None = None
+        self._provider = provider
+        self._found: list[str] = []
         self._until = 0.0
-        self._look: asyncio.Task[str | None] | None = None
+        self._look: asyncio.Task[list[str]] | None = None
         self.stopping = False
 
     async def reasons(self) -> list[str]:
@@ -43,21 +51,23 @@ class Readiness:
             return ["The service is stopping."]
         if time.monotonic() >= self._until:
             if self._look is None:
-                self._look = asyncio.create_task(self._database.why_not_ready())
+                self._look = asyncio.create_task(self._look_around())
                 self._look.add_done_callback(self._keep)
             # Who hangs up ends their own wait, not the look of the others.
-            return _listed(await asyncio.shield(self._look))
-        return _listed(self._found)
+            return await asyncio.shield(self._look)
+        return self._found
 
-    def _keep(self, look: asyncio.Task[str | None]) -> None:
+    async def _look_around(self) -> list[str]:
+        found = [await self._database.why_not_ready()]
+        if self._provider is not None:
+            found.append(await self._provider.why_not_ready())
+        return [reason for reason in found if reason is not None]
+
+    def _keep(self, look: asyncio.Task[list[str]]) -> None:
         self._look = None
         if not look.cancelled() and look.exception() is None:
             self._found = look.result()
             self._until = time.monotonic() + READINESS_KEPT
-
-
-def _listed(reason: str | None) -> list[str]:
-    return [] if reason is None else [reason]
 
 
 @dataclass(slots=True)
@@ -67,6 +77,8 @@ class Service:
     database: Database
     limits: Limits
     authenticator: Authenticator
+    keys: KeyRing
+    buckets: Buckets | None
     local: Local | None
     metrics: Metrics
     users: Users
@@ -82,8 +94,18 @@ class Service:
 
         Raises:
             Unauthenticated: Nobody we know.
-            Forbidden: A cookie came with a write that its own page did not send.
+            Forbidden: A cookie came with a write that its own page did not send; or they act for
+                somebody and may not.
+            Invalid: Whom they act for cannot be a user.
         """
+        principal = await self._bearer(call)
+        if ACT_AS in call.headers:
+            user = _acted_for(call)
+            # A service claims no name for its users; what they say stands under their own.
+            principal = replace(acting_for(principal, user), name=await self.users.name(user))
+        return principal
+
+    async def _bearer(self, call: Call) -> Principal:
         given = call.headers.get(b"authorization")
         if given is not None:
             scheme, _, token = given.decode("latin-1").partition(" ")
@@ -95,3 +117,19 @@ class Service:
             if principal is not None:
                 return principal
         raise Unauthenticated
+
+
+def _acted_for(call: Call) -> str:
+    """Read whom a service acts for: the user's id in UTF-8, as it is."""
+    raw = call.headers[ACT_AS]
+    if sum(name == ACT_AS for name, _ in call.scope["headers"]) > 1:
+        # Two that disagree would be one client's and one proxy's.
+        raise Invalid.at("", "act-as", "The header Greffier-Act-As stands twice.")
+    try:
+        user = raw.decode()
+    except UnicodeDecodeError:
+        raise Invalid.at("", "act-as", "The header Greffier-Act-As is not UTF-8.") from None
+    if not 0 < len(raw) <= LONGEST_ID or text.faults(user, "") or is_reserved(user):
+        detail = f"The header Greffier-Act-As holds a user's id of 1 to {LONGEST_ID} bytes."
+        raise Invalid.at("", "act-as", detail)
+    return user

@@ -16,7 +16,8 @@ import msgspec
 from starlette.routing import BaseRoute, Match
 from starlette.types import Receive, Scope, Send
 
-from greffier.errors import Error, MethodNotAllowed, NotFound
+from greffier.access import OPERATIONS_ONLY
+from greffier.errors import Error, Forbidden, MethodNotAllowed, NotFound
 from greffier.model.ids import parse_uuid
 from greffier.server.answers import Answer, Stream
 from greffier.server.call import SAFE_METHODS, Call
@@ -83,6 +84,8 @@ class Route:
         media: The answer's media types.
         errors: Refusals beyond those any route may give.
         auth: Whether the caller must say who they are.
+        operations: Whether a key of scope ``ops`` may: no other route of ours is for it.
+        limited: Whether messages of role ``user`` are charged.
         writes: Whether success carries a ``Greffier-Position``.
         tagged: Whether the answer carries an ``ETag``.
         request_headers: Headers it heeds, and what they do.
@@ -101,6 +104,8 @@ class Route:
     media: Sequence[str] = ("application/json",)
     errors: tuple[type[Error], ...] = ()
     auth: bool = True
+    operations: bool = False
+    limited: bool = False
     writes: bool = False
     tagged: bool = False
     request_headers: Mapping[str, str] = field(default_factory=dict)
@@ -158,6 +163,8 @@ class Resource(BaseRoute):
         if route.auth:
             service = call.service
             call.principal = principal = await service.identify(call)
+            if principal.role == "ops" and not route.operations:
+                raise Forbidden(OPERATIONS_ONLY)
             if not service.users.knows(principal):
                 await service.users.see(principal)
         for name, read, text in zip(

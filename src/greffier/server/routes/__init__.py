@@ -10,6 +10,7 @@ from greffier.server.routes import (
     changes,
     conversations,
     feedback,
+    keys,
     live,
     me,
     messages,
@@ -29,6 +30,7 @@ ROUTES: tuple[Route, ...] = (
     *live.ROUTES,
     *subjects.ROUTES,
     *me.ROUTES,
+    *keys.ROUTES,
     *service.ROUTES,
     *web.ROUTES,
 )

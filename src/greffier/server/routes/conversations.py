@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Annotated, Literal
 
 import msgspec
@@ -31,7 +30,6 @@ from greffier.server.answers import (
     Answer,
     Header,
     Stream,
-    attachment,
     encoded,
     etag,
     matched_rev,
@@ -40,6 +38,7 @@ from greffier.server.answers import (
 )
 from greffier.server.call import Call
 from greffier.server.language import preferred
+from greffier.server.routes.files import file
 from greffier.server.table import Route
 
 _encode = msgspec.json.Encoder().encode
@@ -148,36 +147,15 @@ async def export_conversation(call: Call) -> Stream:
     whole.
     """
     asked: ExportQuery = call.query
-    pieces = _export(call, asked.format)
-    # Whether there is anything to send is decided before the status is.
-    first = await anext(pieces)
+    pieces = export(
+        call.service.database,
+        call.conversation_id,
+        access.reader(call.principal),
+        asked.format,
+        language=preferred(call.headers.get(b"accept-language")),
+    )
     name = f"conversation-{call.conversation_id}.{asked.format}"
-    return attachment(_from(first, pieces), FORMATS[asked.format], name)
-
-
-async def _export(call: Call, form: str) -> AsyncIterator[bytes]:
-    async with call.service.exports:
-        source = export(
-            call.service.database,
-            call.conversation_id,
-            access.reader(call.principal),
-            form,
-            language=preferred(call.headers.get(b"accept-language")),
-        )
-        try:
-            async for piece in source:
-                yield piece
-        finally:
-            await source.aclose()  # type: ignore[attr-defined]
-
-
-async def _from(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    try:
-        yield first
-        async for piece in rest:
-            yield piece
-    finally:
-        await rest.aclose()  # type: ignore[attr-defined]
+    return await file(call, pieces, FORMATS[asked.format], name)
 
 
 async def _show(call: Call, *more: Header, heed: bool = False) -> Answer:

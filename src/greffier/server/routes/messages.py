@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, TypeAlias
+from uuid import UUID
 
 import msgspec
 from msgspec import Meta
 
 from greffier import access
+from greffier.change.append import Appended as Done
 from greffier.change.append import append
 from greffier.errors import (
     Archived,
@@ -23,7 +27,9 @@ from greffier.errors import (
 from greffier.model.message import Draft, Message
 from greffier.model.page import Context, Page
 from greffier.read.context import context
-from greffier.read.pages import Where, one, page, with_readers
+from greffier.read.pages import Where, known, one, page, with_readers
+from greffier.read.people import role_in
+from greffier.server.allowance import charge
 from greffier.server.answers import Answer, encoded, etag, tagged
 from greffier.server.call import Call
 from greffier.server.decode import json_decoder
@@ -98,19 +104,46 @@ async def append_messages(call: Call) -> Answer:
             )
             for index, draft in enumerate(drafts)
         ]
-    done = await append(
-        call.service.database,
-        call.conversation_id,
-        drafts,
-        access.speaker(call.principal),
-        limits=call.service.limits,
-    )
+    with charge(call, drafts) as charged:
+        await charged.settle(drafts, partial(_on_record, call))
+        done = await _append(call, drafts)
+        charged.stored(_said_now(done))
     if alone:
         answer = Answer(b'{"message":%b,"rev":%d}' % (done.bodies()[0], done.rev))
     else:
         answer = Answer(b'{"messages":[%b],"rev":%d}' % (b",".join(done.bodies()), done.rev))
     answer.status = 201 if done.created else 200
     return answer
+
+
+async def _append(call: Call, drafts: Sequence[Draft]) -> Done:
+    """Append as the caller; a service that acts for a user also writes what only a service may."""
+    speaker = access.speaker(call.principal)
+    database, limits = call.service.database, call.service.limits
+    try:
+        return await append(database, call.conversation_id, drafts, speaker, limits=limits)
+    except Forbidden:
+        if not access.is_service_for_user(call.principal):
+            raise
+        # A member says nothing but their own words; the answer to them comes from the service.
+        role = await role_in(database, call.conversation_id, access.myself(call.principal))
+        if role not in ("owner", "member"):
+            raise
+    speaker = replace(speaker, actor=None)
+    return await append(database, call.conversation_id, drafts, speaker, limits=limits)
+
+
+async def _on_record(call: Call, ids: Sequence[UUID]) -> int:
+    return await known(
+        call.service.database, call.conversation_id, access.reader(call.principal), ids
+    )
+
+
+def _said_now(done: Done) -> int:
+    return sum(
+        row.role == "user" and not one.replayed
+        for row, one in zip(done.rows, done.stored, strict=True)
+    )
 
 
 class PageQuery(msgspec.Struct, frozen=True):
@@ -211,6 +244,7 @@ ROUTES = (
             PayloadTooLarge,
             UnsupportedMediaType,
         ),
+        limited=True,
         writes=True,
         request_headers={
             "Idempotency-Key": "Any text; makes the ids of messages that bring none. Sent again by "

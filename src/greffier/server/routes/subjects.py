@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from uuid import UUID
 
 import msgspec
@@ -18,6 +19,8 @@ from greffier.errors import (
 from greffier.model.conversation import Conversation
 from greffier.model.message import Draft, Message
 from greffier.read import conversations
+from greffier.read.pages import known_on_subject
+from greffier.server.allowance import charge
 from greffier.server.answers import Answer
 from greffier.server.call import Call
 from greffier.server.table import Route
@@ -48,15 +51,20 @@ async def say_on_subject(call: Call) -> Answer:
     database = call.service.database
     owner = access.myself(call.principal)
     speaker = access.speaker(call.principal)
-    said = await say(
-        database,
-        call.params["subject"],
-        Draft(id=asked.id or call.idempotency_key(), content=asked.content),
-        owner,
-        speaker,
-        agent_id=asked.agent_id,
-        limits=call.service.limits,
-    )
+    subject = call.params["subject"]
+    draft = Draft(id=asked.id or call.idempotency_key(), content=asked.content)
+    with charge(call, [draft]) as charged:
+        await charged.settle([draft], partial(known_on_subject, database, owner, subject))
+        said = await say(
+            database,
+            subject,
+            draft,
+            owner,
+            speaker,
+            agent_id=asked.agent_id,
+            limits=call.service.limits,
+        )
+        charged.stored(int(said.appended.created))
     body, _ = await conversations.get(database, said.appended.conversation_id, owner)
     answer = Answer(
         b'{"conversation":%b,"message":%b,"created":%b}'
@@ -75,6 +83,7 @@ ROUTES = (
         response=SaidOn,
         status=201,
         also={200: "It was said before."},
+        limited=True,
         errors=(AgentFixed, Forbidden, IdReused, PayloadTooLarge, UnsupportedMediaType),
         writes=True,
         request_headers={

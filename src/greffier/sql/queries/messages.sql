@@ -7,7 +7,7 @@
 -- after it, $6 whole record (also superseded), $7 cut texts above, $8 bytes at most.
 -- Nearest to the anchor first: what does not fit into the bytes is left for the next page.
 with conversation as materialized (
-    select c.id, c.rev, c.message_count, c.first_seq, c.last_seq,
+    select c.id, c.rev, c.path_rev, c.message_count, c.first_seq, c.last_seq,
         case when $6 then '{[1,)}'::int8multirange else c.path end as path,
         coalesce($3, c.last_seq) as anchor
     from conversations c
@@ -32,7 +32,7 @@ with conversation as materialized (
 ), kept as (
     select * from sized where bytes <= $8 or place = 1
 )
-select c.rev, c.message_count as total, k.data, k.lo, k.hi,
+select c.rev, c.path_rev, c.message_count as total, k.data, k.lo, k.hi,
     lower(c.path * int8multirange(int8range(c.first_seq, c.last_seq + 1))) as path_lo,
     upper(c.path * int8multirange(int8range(c.first_seq, c.last_seq + 1))) - 1 as path_hi,
     (
@@ -68,7 +68,7 @@ from messages m where m.conversation_id = $1 and m.seq = any ($2);
 -- subtracted one by one through their own index, by their numbers too, for an erased one shows no
 -- more what it was.
 select
-    c.history_limit, c.rev,
+    c.history_limit, c.path_rev, c.last_seq,
     coalesce(sum(r.said), 0)::bigint - coalesce(min(d.said), 0)::bigint as said,
     coalesce(sum(r.tool), 0)::bigint - coalesce(min(d.tool), 0)::bigint as tool
 from conversations c
@@ -144,3 +144,23 @@ cross join lateral (
 ) m
 where c.id = $1
 order by lower(x), m.seq;
+
+-- name: known_messages
+-- $1 conversation, $2 reader, $3 ids: how many of them are messages of role user here, for a reader
+-- who may see them.
+select count(*) as known
+from messages m
+where m.conversation_id = $1 and m.id = any ($3::uuid[]) and m.role = 'user'
+  and ($2::text is null or exists (
+      select from participants p
+      where p.conversation_id = $1 and p.user_id = $2 and p.left_at is null));
+
+-- name: known_on_subject
+-- $1 owner, $2 subject, $3 ids: how many of them were said on this subject, archived or not.
+select count(*) as known
+from listings l
+cross join lateral (
+    select from messages m
+    where m.conversation_id = l.conversation_id and m.id = any ($3::uuid[])
+) m
+where l.user_id = $1 and l.subject = $2 and l.removed_at is null;

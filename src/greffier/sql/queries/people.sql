@@ -6,6 +6,9 @@
 select reset, upto, more, messages, superseded, conversation, participants
 from changes_since($1, $2, $3, $4, $5, $6);
 
+-- name: role_in
+select role from participants where conversation_id = $1 and user_id = $2 and left_at is null;
+
 -- name: participants
 select participants_json(c.id) as body
 from conversations c

@@ -1,0 +1,4 @@
+-- Reads of users.
+
+-- name: user_name
+select name from users where id = $1;
