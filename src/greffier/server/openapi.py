@@ -91,7 +91,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
                     "in": "header",
                     "description": "As an earlier write answered: what is read is not older.",
                     "schema": {"type": "string"},
-                }
+                },
             },
             "headers": {
                 "Greffier-Position": {
