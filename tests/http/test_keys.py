@@ -455,8 +455,8 @@ async def test_the_log_names_the_key_and_never_holds_it(served: Served, service:
 
 async def test_a_key_s_user_is_called_as_the_database_says(served: Served, ada: Person) -> None:
     """A key claims no name, and takes none away."""
-    await served.database.verb(SEE_USER, ada.id, "Ada L.", "ada@example.org", again=True)
     program = await make_key(served, ada, "user")
+    await served.database.verb(SEE_USER, ada.id, "Ada L.", "ada@example.org", again=True)
     async with program.http:
         seen = [expect(await program.http.get("/v1/me"), 200) for _ in range(2)]
 
