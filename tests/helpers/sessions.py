@@ -15,6 +15,7 @@ from greffier.model.row import Row, Stored
 from greffier.store import connection as connections
 from greffier.store.connection import Connection
 from greffier.store.database import Database
+from greffier.store.position import Position
 from greffier.store.queries import queries
 from greffier.store.refusals import refusal
 from greffier.store.writer import APPEND_BATCH, APPEND_ONE, Writer
@@ -90,7 +91,9 @@ class Session(Database):
         except asyncpg.PostgresError as error:
             raise connections.translate(error) from error
 
-    async def read(self, name: str, *args: object) -> list[asyncpg.Record]:
+    async def read(
+        self, name: str, *args: object, position: Position | None = None
+    ) -> list[asyncpg.Record]:
         """Run a named query on this connection."""
         return await self.live.fetch(queries()[name], *args)
 

@@ -9,17 +9,18 @@ import msgspec
 
 from greffier.errors import Invalid
 from greffier.model.context import Tally, build_context, enough, leading
-from greffier.model.limits import DEFAULT, Limits
+from greffier.model.limits import DEFAULT
 from greffier.model.message import Message
 from greffier.model.page import Context
 from greffier.model.tokens import TokenCounter, estimate
-from greffier.read.pages import Where, page, why_absent
+from greffier.read.pages import Found, Where, page, why_absent
 from greffier.store.database import Database
 
 _decode = msgspec.json.Decoder(list[Message]).decode
 
 #: The first stretch read beyond the messages asked for: tool traffic comes with its calls.
 _SLACK = 30
+_LIMITS = replace(DEFAULT, page_messages=2000, page_bytes=8 << 20)
 #: Leading system messages are looked for this many at a time.
 _HEAD = 4
 
@@ -36,8 +37,10 @@ async def context(
 ) -> Context:
     """Choose and repair the messages for a model's next answer; the record is never touched.
 
-    The cost is that of the messages chosen, however long the conversation is: it is read backward
-    until one more whole group would not fit, and how much was left out comes from running numbers.
+    It is of one active path, also when that is rewound meanwhile, and what is said meanwhile is not
+    in it.  The cost is that of the messages chosen, however long the conversation is: it is read
+    backward until one more whole group would not fit, and how much was left out comes from running
+    numbers.
 
     Args:
         database: Where.
@@ -57,20 +60,49 @@ async def context(
     for name, value in (("max_messages", max_messages), ("max_tokens", max_tokens)):
         if value is not None and value < 0:
             raise Invalid.at(f"/{name}", "range", "A number from 0.")
+    while True:
+        try:
+            return await _context(
+                database,
+                conversation_id,
+                reader,
+                max_messages=max_messages,
+                max_tokens=max_tokens,
+                include_tools=include_tools,
+                count=count,
+            )
+        except _Moved:
+            # Rewound while it was read: what was read is of two paths.
+            continue
+
+
+class _Moved(Exception):
+    """The active path is another one than when we began."""
+
+
+async def _context(
+    database: Database,
+    conversation_id: UUID,
+    reader: str | None,
+    *,
+    max_messages: int | None,
+    max_tokens: int | None,
+    include_tools: bool,
+    count: TokenCounter,
+) -> Context:
     counts = await database.read("stretch_counts", conversation_id, reader)
     if not counts:
         raise await why_absent(database, conversation_id)
+    path_rev: int = counts[0]["path_rev"]
     wanted = counts[0]["history_limit"] if max_messages is None else max_messages
-    limits = replace(DEFAULT, page_messages=2000, page_bytes=8 << 20)
 
     tail: list[Message] = []
     size = min(wanted + _SLACK, 1000)
-    before: int | None = None
+    # What is said from now on was not counted.
+    before: int = counts[0]["last_seq"] + 1
     complete = False
     while True:
-        found = await page(
-            database, conversation_id, reader, Where(size, before=before), limits=limits, whole=True
-        )
+        found = await _page(database, conversation_id, reader, Where(size, before=before), path_rev)
         tail[:0] = _decode(b"[%b]" % found.data)
         complete = not found.has_before
         if complete or enough(
@@ -83,7 +115,7 @@ async def context(
             break
         before = tail[0].seq if tail else 1
         size = min(size * 2, 2000)
-    head = () if complete else await _head(database, conversation_id, reader, limits)
+    head = () if complete else await _head(database, conversation_id, reader, path_rev)
     return build_context(
         tail,
         max_messages=wanted,
@@ -96,16 +128,23 @@ async def context(
     )
 
 
+async def _page(
+    database: Database, conversation_id: UUID, reader: str | None, where: Where, path_rev: int
+) -> Found:
+    found = await page(database, conversation_id, reader, where, limits=_LIMITS, whole=True)
+    if found.path_rev != path_rev:
+        raise _Moved
+    return found
+
+
 async def _head(
-    database: Database, conversation_id: UUID, reader: str | None, limits: Limits
+    database: Database, conversation_id: UUID, reader: str | None, path_rev: int
 ) -> list[Message]:
     """Read the system messages a conversation begins with."""
     begun: list[Message] = []
     while True:
         after = begun[-1].seq if begun else 0
-        found = await page(
-            database, conversation_id, reader, Where(_HEAD, after=after), limits=limits, whole=True
-        )
+        found = await _page(database, conversation_id, reader, Where(_HEAD, after=after), path_rev)
         begun += _decode(b"[%b]" % found.data)
         head, ended = leading(begun)
         if ended or not found.has_after:
