@@ -1,0 +1,244 @@
+"""Socket.IO: what is announced, to whom, and that nobody misses anything."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+import socketio
+
+from greffier.publish.change import Change
+from greffier.server import sockets as sockets_module
+from greffier.server.packets import QUEUE, event
+from live.conftest import Running
+
+
+async def room(server: Running, *members: str) -> str:
+    """A room of ada's."""
+    async with server.http("ada") as http:
+        answer = await http.post(
+            "/v1/conversations",
+            json={"kind": "room", "participants": [{"user_id": one} for one in members]},
+        )
+        assert answer.status_code == 201, answer.text
+        found: str = answer.json()["id"]
+        return found
+
+
+async def say(server: Running, talk: str, content: str, user: str = "ada") -> None:
+    """Put words on record."""
+    async with server.http(user) as http:
+        answer = await http.post(f"/v1/conversations/{talk}/messages", json={"content": content})
+        assert answer.status_code == 201, answer.text
+
+
+def said(events: list[tuple[str, dict[str, Any]]]) -> list[str]:
+    """What was said in the changes that were sent."""
+    return [
+        message["content"]
+        for name, data in events
+        if name == "change"
+        for message in data["messages"]
+    ]
+
+
+async def test_a_member_who_joined_hears_what_is_said(server: Running) -> None:
+    """The answer is the latest page; every change after it comes once, from where one stood."""
+    talk = await room(server, "bob")
+    await say(server, talk, "before")
+    async with server.socket("bob") as bob:
+        joined = await bob.call("join", conversation_id=talk)
+        for number in range(5):
+            await say(server, talk, f"n{number}")
+        await bob.wait("change", rev=7)
+
+    assert joined["ok"] is True
+    assert joined["recovered"] is False
+    assert [one["content"] for one in joined["snapshot"]["data"]] == ["before"]
+    assert {one["user_id"] for one in joined["participants"]} == {"ada", "bob"}
+    assert said(bob.events) == [f"n{number}" for number in range(5)]
+    assert next(d["since"] for n, d in bob.events if n == "change") == joined["rev"]
+
+
+async def test_who_comes_back_recovers_exactly(server: Running) -> None:
+    """With epoch and rev the answer holds what was missed, and says that it is complete."""
+    talk = await room(server, "bob")
+    async with server.socket("bob") as bob:
+        joined = await bob.call("join", conversation_id=talk)
+    await say(server, talk, "missed")
+    async with server.socket("bob") as again:
+        back = await again.call(
+            "join", conversation_id=talk, epoch=joined["epoch"], rev=joined["rev"]
+        )
+
+    assert back["recovered"] is True
+    assert [one["content"] for one in back["changes"]["messages"]] == ["missed"]
+
+
+async def test_a_rev_of_another_history_gets_a_fresh_page(server: Running) -> None:
+    """It is not recovered, and says so."""
+    talk = await room(server)
+    async with server.socket("ada") as ada:
+        joined = await ada.call("join", conversation_id=talk, epoch="0000deadbeef", rev=1)
+
+    assert joined["recovered"] is False
+    assert "snapshot" in joined
+
+
+async def test_changes_cross_servers(servers: tuple[Running, Running]) -> None:
+    """Said through one server, heard through another."""
+    here, there = servers
+    talk = await room(here, "bob")
+    async with there.socket("bob") as bob:
+        await bob.call("join", conversation_id=talk)
+        await say(here, talk, "across")
+        await bob.wait("change", rev=2)
+
+    assert said(bob.events) == ["across"]
+
+
+async def test_strangers_and_nonsense_are_refused_with_a_code(server: Running) -> None:
+    """Nothing is learnt of what is not one's own."""
+    talk = await room(server)
+    async with server.socket("eve") as eve:
+        answers = [
+            await eve.call("join", conversation_id=talk),
+            await eve.call("join", conversation_id="nonsense"),
+            await eve.call("join"),
+            await eve.call("typing", conversation_id=talk, on=True),
+            await eve.call("read", conversation_id=talk, seq=1),
+            await eve.call("read", conversation_id=talk, seq="one"),
+        ]
+
+    assert [one["ok"] for one in answers] == [False] * 6
+    assert [one["code"] for one in answers] == [
+        "not-found",
+        "validation",
+        "validation",
+        "not-found",
+        "not-found",
+        "validation",
+    ]
+
+
+@pytest.mark.parametrize("token", ["", "nonsense", "a.b.c"])
+async def test_nobody_comes_in_without_a_token(server: Running, token: str) -> None:
+    """The connection is refused."""
+    client = socketio.AsyncClient(reconnection=False)
+    with pytest.raises(socketio.exceptions.ConnectionError):
+        await client.connect(server.url, auth={"token": token}, transports=["websocket"])
+    await client.disconnect()
+
+
+async def test_removal_ends_delivery_at_once(server: Running) -> None:
+    """Who is removed is told so, and hears nothing that came after."""
+    talk = await room(server, "bob")
+    async with server.socket("bob") as bob, server.http("ada") as http:
+        await bob.call("join", conversation_id=talk)
+        await http.delete(f"/v1/conversations/{talk}/participants/bob")
+        await say(server, talk, "secret")
+        await bob.wait("revoked", conversation_id=talk)
+        # One more answer of the server: whatever was sent before it has come.
+        answer = await bob.call("join", conversation_id=talk)
+
+    assert answer == {"ok": False, "code": "not-found"}
+    assert "secret" not in str(bob.events)
+    assert "left" not in said(bob.events)
+
+
+async def test_an_expired_token_ends_the_socket(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A socket lives no longer than its token, give or take the look at it."""
+    gone = asyncio.Event()
+    authenticator = server.app.service.authenticator
+    async with server.socket("bob") as bob:
+        bob.client.on("disconnect", lambda *_: gone.set())
+
+        async def refuse(_token: str) -> Any:
+            from greffier.errors import Unauthenticated
+
+            raise Unauthenticated
+
+        monkeypatch.setattr(authenticator, "identify", refuse)
+        async with asyncio.timeout(sockets_module.RECHECK * 4):
+            await gone.wait()
+
+
+async def test_typing_reaches_the_others_and_ends(servers: tuple[Running, Running]) -> None:
+    """Over both servers, to who takes part, and never to oneself."""
+    here, there = servers
+    talk = await room(here, "bob")
+    async with here.socket("ada") as ada, there.socket("bob") as bob:
+        await ada.call("join", conversation_id=talk)
+        await bob.call("join", conversation_id=talk)
+        await ada.call("typing", conversation_id=talk, on=True)
+        await bob.wait("typing", user_id="ada", on=True)
+        await ada.call("typing", conversation_id=talk, on=False)
+        await bob.wait("typing", user_id="ada", on=False)
+
+    assert not [data for name, data in ada.events if name == "typing"]
+
+
+async def test_presence_says_who_is_there(servers: tuple[Running, Running]) -> None:
+    """Somebody who connects to another server is online here."""
+    here, there = servers
+    talk = await room(here, "bob")
+    async with here.socket("ada") as ada:
+        joined = await ada.call("join", conversation_id=talk)
+        async with there.socket("bob"):
+            seen = await ada.wait("presence")
+
+    before = {one["user_id"]: one["status"] for one in joined["presence"]}
+    assert before == {"ada": "online", "bob": "offline"}
+    assert [(one["user_id"], one["status"]) for one in seen["users"]] == [("bob", "online")]
+
+
+async def test_reading_moves_the_mark_and_is_told(server: Running) -> None:
+    """Forward, at most to the last message; the others hear of it."""
+    talk = await room(server, "bob")
+    await say(server, talk, "words")
+    async with server.socket("bob") as bob, server.socket("ada") as ada:
+        await ada.call("join", conversation_id=talk)
+        answer = await bob.call("read", conversation_id=talk, seq=99)
+        change = await ada.wait("change", rev=3)
+
+    marks = {one["user_id"]: one["last_read_seq"] for one in change["participants"]}
+    assert answer == {"ok": True, "last_read_seq": 1, "rev": 3}
+    assert marks == {"ada": 0, "bob": 1}
+
+
+async def test_a_user_s_own_feed_comes_without_asking(server: Running) -> None:
+    """A socket is in its user's room from the start."""
+    async with server.socket("bob") as bob:
+        await bob.wait("list")
+        talk = await room(server, "bob")
+        await say(server, talk, "words")
+        await bob.wait("activity", conversation_id=talk, unread=1)
+
+    joined = [data for name, data in bob.events if name == "list" and data["conversations"]]
+    assert [one["id"] for one in joined[0]["conversations"]] == [talk]
+
+
+async def test_a_socket_too_slow_for_its_room_catches_up(server: Running) -> None:
+    """What does not fit into its queue it reads from its own position: once, and in order."""
+    talk = await room(server, "bob")
+    async with server.socket("bob") as bob:
+        await bob.call("join", conversation_id=talk)
+        (session,) = [one for one in server.app.sockets._sessions.values() if one.joined]
+        (joined,) = session.joined.values()
+        eio = server.app.sockets._wire._socket(joined.sid)
+        # As if its transport were paused: what is put there stays.
+        for _ in range(QUEUE):
+            eio.queue.put_nowait(event("noise", msgspec.json.encode({"n": 1})))
+        place = server.app.sockets._places[joined]
+        late = Change(joined.conversation_id, "x", joined.rev, joined.rev + 1, b"{}")
+        place.push(late)
+        assert joined.heard is not None
+        for number in range(3):
+            await say(server, talk, f"n{number}")
+        await bob.wait("change", rev=4)
+
+    assert said(bob.events) == ["n0", "n1", "n2"]
