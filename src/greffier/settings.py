@@ -46,6 +46,10 @@ class Settings(BaseSettings):
     """``postgresql://…`` of your own PostgreSQL, 15 or newer. Without it a private PostgreSQL is
     kept in the data folder."""
 
+    replica_urls: list[SecretStr] = Field(default=[])
+    """Standbys of ``DATABASE_URL``, as a JSON list of URLs. A reader who sends back the
+    ``Greffier-Position`` of their last write may be answered by one that has reached it."""
+
     data_dir: Path | None = None
     """The data folder: the private PostgreSQL, and in local mode the secret that signs tokens. By
     default the user's own, ``~/.local/share/greffier``."""
@@ -56,8 +60,8 @@ class Settings(BaseSettings):
     port: int = Field(default=8080, ge=0, le=65535)
     """The port to listen on; 0 takes a free one and says which."""
 
-    workers: int = Field(default=1, ge=1)
-    """Server processes; this release runs one."""
+    workers: int = Field(default=1, ge=1, le=64)
+    """Server processes on one port; they behave as one. Local mode needs no more than one."""
 
     jwt_secret: SecretStr | None = None
     """The secret, of 32 bytes or more, that signs the tokens (JWT, HS256) of the people who come
@@ -137,14 +141,6 @@ class Settings(BaseSettings):
         # Nothing but the web: urllib would read file:///etc/passwd as well.
         if value is not None and not value.startswith(("https://", "http://")):
             msg = "it starts with https:// (or http://, where nobody else can answer)"
-            raise ValueError(msg)
-        return value
-
-    @field_validator("workers")
-    @classmethod
-    def _is_one(cls, value: int) -> int:
-        if value != 1:
-            msg = "one process in this release"
             raise ValueError(msg)
         return value
 

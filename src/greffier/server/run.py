@@ -28,6 +28,7 @@ from greffier.server.edge import Edge
 from greffier.server.local import Local, load_secret
 from greffier.server.logs import make_logger, safe_exception, take_over
 from greffier.server.ratelimit import Rate
+from greffier.server.workers import orphaned, supervise
 from greffier.settings import Settings
 from greffier.store.database import Database, open_database
 
@@ -45,7 +46,16 @@ def run(settings: Settings) -> None:
         SettingsError, ListenError, SchemaError, EmbeddedError, Unavailable: It cannot start.
     """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(serve(settings))
+        if settings.workers > 1:
+            runner.run(supervise(settings, _work, _open))
+        else:
+            runner.run(serve(settings))
+
+
+def _work(settings: Settings, listener: socket.socket) -> None:
+    """Serve as one of several processes, on the socket they share."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(serve(settings, say=lambda _: None, listener=listener))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -56,7 +66,12 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def serve(settings: Settings, *, say: Callable[[str], None] | None = None) -> None:
+async def serve(
+    settings: Settings,
+    *,
+    say: Callable[[str], None] | None = None,
+    listener: socket.socket | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Then nothing new is taken, requests under way are finished and everything acknowledged is on
@@ -65,6 +80,7 @@ async def serve(settings: Settings, *, say: Callable[[str], None] | None = None)
     Args:
         settings: What to do.
         say: Told in plain lines where the server listens; standard error by default.
+        listener: Where to listen, when that is open already; the server ends with its parent then.
 
     Raises:
         SettingsError: Others could come in unnamed.
@@ -77,13 +93,14 @@ async def serve(settings: Settings, *, say: Callable[[str], None] | None = None)
     asyncio.get_running_loop().set_exception_handler(_Unhandled(log))
     Rate.parse(settings.rate_limit)
     # First of all: that the port is taken is known before a database is started for nothing.
-    with listen(settings) as listener:
+    with listener or listen(settings) as opened:
         stop = Stop()
-        with stop.on_signals():
+        # One of several ends with its parent.
+        with stop.on_signals(), orphaned(stop) if listener else contextlib.nullcontext():
             async with stop.cuts_short(), _open(settings) as database:
                 stop.waits()
-                app = _application(settings, listener, database, log)
-                url = _url(listener)
+                app = _application(settings, opened, database, log)
+                url = _url(opened)
                 lines = [f"Greffier {__version__} listens on {url} (API: {url}/docs)"]
                 if app.service.local is not None:
                     lines.append(f"Sign in, once: {app.service.local.link}")
@@ -91,7 +108,7 @@ async def serve(settings: Settings, *, say: Callable[[str], None] | None = None)
                 # every request for some 20 ms, now and then.
                 gc.collect()
                 gc.freeze()
-                await Server(app, listener, stop, grace=settings.shutdown_seconds).run(
+                await Server(app, opened, stop, grace=settings.shutdown_seconds).run(
                     lambda: say("\n".join(lines))
                 )
     log.info("stopped")
@@ -185,7 +202,10 @@ def _url(listener: socket.socket) -> str:
 @contextlib.asynccontextmanager
 async def _open(settings: Settings) -> AsyncIterator[Database]:
     if settings.database_url is not None:
-        async with open_database(settings.database_url.get_secret_value()) as database:
+        async with open_database(
+            settings.database_url.get_secret_value(),
+            replicas=[one.get_secret_value() for one in settings.replica_urls],
+        ) as database:
             yield database
         return
     folder = settings.data_dir or default_data_dir()
