@@ -221,11 +221,18 @@ create table erased (
 -- Locks:   users by id.
 create function advance_lists_v1(p_users text[]) returns table (user_id text, list_rev bigint)
 language plpgsql as $$
+declare
+    v_locked bigint;
 begin
-    insert into users (id)
-    select u from unnest(p_users) u where not exists (select from users where id = u)
-    order by u on conflict do nothing;
-    perform from users u where u.id = any (p_users) order by u.id for no key update;
+    loop
+        insert into users (id)
+        select u from unnest(p_users) u where not exists (select from users where id = u)
+        order by u on conflict do nothing;
+        perform from users u where u.id = any (p_users) order by u.id for no key update;
+        get diagnostics v_locked = row_count;
+        -- One whom we waited for may have been forgotten meanwhile: they are somebody new.
+        exit when v_locked = (select count(distinct u) from unnest(p_users) u);
+    end loop;
     return query
         update users u set list_rev = u.list_rev + 1 where u.id = any (p_users)
         returning u.id, u.list_rev;
@@ -896,11 +903,7 @@ begin
         from numbered m
         order by m.n;
 
-    -- The clock may have gone back since a conversation was last changed: its own time counts.
-    if exists (
-        select from unnest(v_updated, v_listed) as c (updated, listed)
-        where greatest(v_now, c.updated) > c.listed + interval '10 minutes'
-    ) then
+    if exists (select from unnest(v_listed) at where v_now > at + interval '10 minutes') then
         perform touch_listings_v1(array(
             select c.id
             from unnest(v_id, v_listed) as old (id, listed_at)
@@ -1583,6 +1586,21 @@ begin
     return v_rev;
 end $$;
 
+-- Promise: the room is the user's, and its former owner a member; the change has the next rev.
+-- Locks:   none beyond the slot and the row, which the caller holds.
+create function hand_over_v1(p_conversation conversations, p_user text) returns void
+language plpgsql as $$
+begin
+    update participants
+    set role = case when user_id = p_user then 'owner' else 'member' end, rev = p_conversation.rev + 1
+    where conversation_id = p_conversation.id and user_id in (p_user, p_conversation.owner_id);
+    update listings set subject = null
+    where user_id = p_conversation.owner_id and conversation_id = p_conversation.id;
+    update conversations
+    set owner_id = p_user, subject = null, people_rev = p_conversation.rev + 1
+    where id = p_conversation.id;
+end $$;
+
 -- Promise: the user is a participant with this role.  The owner manages people; making somebody the
 --          owner hands a room over, and the former owner stays as a member; their subject, if it has
 --          one, is theirs alone and free again.
@@ -1619,12 +1637,7 @@ begin
     if v.kind <> 'room' or not v_present then
         raise exception using errcode = 'GR422', message = 'only a room is handed over, to a member';
     end if;
-    update participants set role = case when user_id = p_user then 'owner' else 'member' end,
-        rev = v.rev + 1
-    where conversation_id = p_conversation_id and user_id in (p_user, v.owner_id);
-    update listings set subject = null where user_id = v.owner_id and conversation_id = v.id;
-    update conversations set owner_id = p_user, subject = null, people_rev = v.rev + 1
-    where id = v.id;
+    perform hand_over_v1(v, p_user);
     perform advance_v1(v, v_now);
     return v.rev + 1;
 end $$;
@@ -1884,24 +1897,29 @@ begin
     delete from conversations where id = p_id;
 end $$;
 
--- Promise: in this conversation nothing names the user any more: what they wrote stays, under a name
---          that belongs to nobody and is another one in every conversation.  Their own
---          conversation goes to the member who has been there longest, or is erased when there is
---          none or it is an assistant's.  Returns whether it was erased.
--- Locks:   subject slot (erasure), conversation, users by id.
-create function forget_user_in_v1(
-    p_conversation_id uuid, p_user text, p_alias text, p_message_id uuid
-) returns boolean
+-- Promise: in this conversation nothing names the user any more: what they said to others stays,
+--          under a name that belongs to nobody and is another one in every conversation.  Their own
+--          room goes to the member who has been there longest, or is erased when there is none, as
+--          an assistant's conversation is.  All of it is one rev; nothing of theirs left is no
+--          change, so that it may be asked again.  Returns whether the conversation was erased.
+-- Locks:   subject slot, conversation, users by id (erasure).
+create function forget_user_in_v1(p_conversation_id uuid, p_user text, p_alias text) returns boolean
 language plpgsql as $$
 declare
+    v_slot uuid := hold_subject_v1(p_conversation_id, p_user);
     v conversations;
     v_now timestamptz;
     v_heir text;
+    v_rows bigint;
+    v_found bigint := 0;
 begin
-    select * into v from conversations where id = p_conversation_id;
+    delete from listings where conversation_id = p_conversation_id and user_id = p_user
+        and not exists (select from conversations where id = p_conversation_id);
+    select * into v from conversations where id = p_conversation_id for no key update;
     if not found then
-        return false;
+        return exists (select from erased where conversation_id = p_conversation_id);
     end if;
+    v_now := greatest(clock_timestamp(), v.updated_at);
     if v.owner_id = p_user then
         if v.kind = 'room' then
             select user_id into v_heir from participants
@@ -1911,43 +1929,85 @@ begin
         end if;
         if v_heir is null then
             perform erase_conversation_v1(p_conversation_id, null);
+            delete from listings where conversation_id = p_conversation_id and user_id = p_user;
             return true;
         end if;
-        perform set_participant_v1(
-            p_conversation_id, null, v_heir, 'owner', true, 'service', p_message_id);
+        if v_slot = v.id then
+            delete from subject_slots
+            where owner_id = p_user and subject = v.subject and conversation_id = v.id;
+        end if;
+        perform hand_over_v1(v, v_heir);
     end if;
-    select * into v from conversations where id = p_conversation_id for no key update;
-    v_now := greatest(clock_timestamp(), v.updated_at);
+    perform revoke_invitations_of_v1(v.id, p_user, v_now);
+    -- "Ada joined", before anybody changed it
+    delete from message_versions h using messages m
+    where h.conversation_id = v.id and m.conversation_id = v.id and m.seq = h.seq
+      and m.role = 'system' and m.metadata ? 'greffier_event' and m.metadata ->> 'user_id' = p_user;
     update messages set
         author_id = case when author_id = p_user then p_alias else author_id end,
         author_name = case when author_id = p_user then null else author_name end,
+        name = case when author_id = p_user then null else name end,
         written_by = case when written_by = p_user then p_alias else written_by end,
-        content = case when metadata ->> 'user_id' = p_user and metadata ? 'greffier_event'
+        content = case
+            when role = 'system' and metadata ? 'greffier_event' and metadata ->> 'user_id' = p_user
             then 'Somebody ' || (metadata ->> 'greffier_event') else content end,
-        metadata = case when metadata ->> 'user_id' = p_user
+        metadata = case
+            when role = 'system' and metadata ? 'greffier_event' and metadata ->> 'user_id' = p_user
             then jsonb_set(metadata, '{user_id}', to_jsonb(p_alias)) else metadata end,
         changed_rev = v.rev + 1
-    where conversation_id = p_conversation_id
-      and (author_id = p_user or written_by = p_user or metadata ->> 'user_id' = p_user);
+    where conversation_id = v.id and (
+        author_id = p_user or written_by = p_user
+        or (role = 'system' and metadata ? 'greffier_event' and metadata ->> 'user_id' = p_user));
+    get diagnostics v_rows = row_count;
+    v_found := v_found + v_rows;
     update message_versions set replaced_by = p_alias
-    where conversation_id = p_conversation_id and replaced_by = p_user;
-    update invitations set created_by = p_alias
-    where conversation_id = p_conversation_id and created_by = p_user;
-    delete from feedback where conversation_id = p_conversation_id and user_id = p_user;
-    delete from read_marks where conversation_id = p_conversation_id and user_id = p_user;
-    delete from participants where conversation_id = p_conversation_id and user_id = p_user;
-    delete from listings where conversation_id = p_conversation_id and user_id = p_user;
-    update conversations set people_rev = v.rev + 1 where id = v.id;
-    perform advance_v1(v, v_now);
+    where conversation_id = v.id and replaced_by = p_user;
+    get diagnostics v_rows = row_count;
+    v_found := v_found + v_rows;
+    update invitations set created_by = p_alias where conversation_id = v.id and created_by = p_user;
+    delete from feedback where conversation_id = v.id and user_id = p_user;
+    delete from read_marks where conversation_id = v.id and user_id = p_user;
+    delete from participants where conversation_id = v.id and user_id = p_user;
+    get diagnostics v_rows = row_count;
+    v_found := v_found + v_rows;
+    delete from listings where conversation_id = v.id and user_id = p_user;
+    if v_found > 0 then
+        update conversations set people_rev = v.rev + 1 where id = v.id;
+        perform advance_v1(v, v_now);
+    end if;
     return false;
 end $$;
 
--- Promise: the user is unknown here; a token that names them later names somebody new.
+-- Promise: the user is unknown here, and so are the keys that opened for them; a token that names
+--          them later names somebody new.  False, and nothing is done, while they have conversations.
+-- How:     whoever brings them into one meanwhile waits for the user's row, and then makes another.
 -- Locks:   the user's row.
-create function forget_user_v1(p_user text) returns void
+create function forget_user_v1(p_user text, p_alias text) returns boolean
 language plpgsql as $$
 begin
-    delete from subject_slots where owner_id = p_user;
-    delete from listings where user_id = p_user;
+    perform from users where id = p_user for update;
+    if exists (select from listings where user_id = p_user) then
+        return false;
+    end if;
+    delete from api_keys where user_id = p_user;
+    update api_keys set created_by = p_alias where created_by = p_user;
     delete from users where id = p_user;
+    return true;
 end $$;
+
+-- Samples of a column's values, taken by ANALYZE, outlive the rows they were taken from; no plan of
+-- ours needs them for words and names.
+alter table users
+    alter name set statistics 0, alter email set statistics 0;
+alter table conversations
+    alter title set statistics 0, alter subject set statistics 0, alter metadata set statistics 0;
+alter table messages
+    alter author_name set statistics 0, alter content set statistics 0, alter parts set statistics 0,
+    alter tool_calls set statistics 0, alter tool_call_id set statistics 0, alter name set statistics 0,
+    alter reasoning set statistics 0, alter metadata set statistics 0;
+alter table message_versions
+    alter content set statistics 0, alter parts set statistics 0;
+alter table feedback alter comment set statistics 0;
+alter table listings alter subject set statistics 0;
+alter table subject_slots alter subject set statistics 0;
+alter table api_keys alter name set statistics 0;

@@ -23,7 +23,7 @@ with certain as (
     from (
         select l.listed_at from listings l
         where l.user_id = $1 and l.archived = $3 and l.removed_at is null
-          and l.listed_at <= $6::timestamptz - interval '10 minutes'
+          and l.listed_at < $6::timestamptz - interval '10 minutes'
           and ($4::text is null or l.kind = $4) and ($5::text is null or l.subject = $5)
         order by l.listed_at desc
         limit $8

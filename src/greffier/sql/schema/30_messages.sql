@@ -467,11 +467,7 @@ begin
         from numbered m
         order by m.n;
 
-    -- The clock may have gone back since a conversation was last changed: its own time counts.
-    if exists (
-        select from unnest(v_updated, v_listed) as c (updated, listed)
-        where greatest(v_now, c.updated) > c.listed + interval '10 minutes'
-    ) then
+    if exists (select from unnest(v_listed) at where v_now > at + interval '10 minutes') then
         perform touch_listings_v1(array(
             select c.id
             from unnest(v_id, v_listed) as old (id, listed_at)
