@@ -87,7 +87,6 @@ def test_sizes_are_bytes_or_units(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("PORT", "http", "PORT (from GREFFIER_PORT): "),
         ("PORT", "70000", "PORT (from GREFFIER_PORT): "),
-        ("WORKERS", "2", "one process in this release"),
         ("LOG_LEVEL", "loud", "LOG_LEVEL (from GREFFIER_LOG_LEVEL): "),
         (
             "JWT_SECRET",

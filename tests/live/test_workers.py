@@ -59,7 +59,7 @@ async def until(condition: object, what: str) -> None:
     """Wait until something holds that only the process table tells."""
     assert callable(condition)
     async with asyncio.timeout(20):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - the process table tells nobody
             await asyncio.sleep(0.05)
     assert what
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from greffier.server.answers import Answer, Header, Stream
     from greffier.server.service import Service
     from greffier.server.table import Route
+    from greffier.store.database import Database
+    from greffier.store.position import Position
 
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 
@@ -27,8 +29,8 @@ class Call:
     """One request.  ``query`` and ``body`` are of the types its route declares."""
 
     __slots__ = (
-        "_principal", "answer", "body", "extra", "headers", "method", "params", "query", "receive",
-        "request_id", "route", "scope", "sent", "service",
+        "_database", "_principal", "answer", "body", "extra", "headers", "method", "params",
+        "position", "query", "receive", "request_id", "route", "scope", "sent", "service",
     )  # fmt: skip
 
     def __init__(self, service: Service, scope: Scope, receive: Receive, request_id: str) -> None:
@@ -47,6 +49,9 @@ class Call:
         #: Headers of the answer, whatever it will be.
         self.extra: tuple[Header, ...] = ()
         self.sent = 0
+        #: What the caller must see at least (the header Greffier-Position).
+        self.position: Position | None = None
+        self._database: Database | None = None
         self._principal: Principal | None = None
 
     @property
@@ -68,6 +73,13 @@ class Call:
     def key(self) -> str | None:
         """The name of the API key they came with, for the log."""
         return None if self._principal is None else self._principal.key
+
+    @property
+    def database(self) -> Database:
+        """The database as this caller may see it: a standby answers once it has what they know."""
+        if self._database is None:
+            self._database = self.service.database.at(self.position)
+        return self._database
 
     @property
     def conversation_id(self) -> UUID:

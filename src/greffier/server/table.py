@@ -176,7 +176,7 @@ class Resource(BaseRoute):
         headers = call.headers
         if (position := headers.get(b"greffier-position")) is not None:
             # One of another epoch is no fault: what is read now is all there is.
-            Position.parse(position.decode("latin-1"))
+            call.position = Position.parse(position.decode("latin-1"))
         # Probes and browsers add what they like to a page that takes nothing.
         if route.auth or route.query is not NoQuery:
             call.query = route.read_query(scope["query_string"])

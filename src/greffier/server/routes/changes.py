@@ -41,7 +41,7 @@ async def edit_message(call: Call) -> Answer:
     Its author may, and an assistant conversation's owner. The same text again changes nothing.
     """
     asked: Edit = call.body
-    database = call.service.database
+    database = call.database
     seq = call.params["seq"]
     await message_verbs.edit(
         database,
@@ -70,7 +70,7 @@ async def delete_message(call: Call) -> Answer:
     """
     asked: DeleteQuery = call.query
     await message_verbs.delete(
-        call.service.database,
+        call.database,
         call.conversation_id,
         call.params["seq"],
         access.reader(call.principal),
@@ -82,7 +82,7 @@ async def delete_message(call: Call) -> Answer:
 async def list_versions(call: Call) -> Answer:
     """List the earlier texts of an edited message, oldest first."""
     found = await history.versions(
-        call.service.database,
+        call.database,
         call.conversation_id,
         access.reader(call.principal),
         call.params["seq"],
@@ -110,7 +110,7 @@ async def rewind_conversation(call: Call) -> Answer:
     """
     asked: Rewind = call.body
     done = await path_verbs.rewind(
-        call.service.database,
+        call.database,
         call.conversation_id,
         asked.after_seq,
         access.reader(call.principal),
@@ -121,7 +121,7 @@ async def rewind_conversation(call: Call) -> Answer:
 async def list_branches(call: Call) -> Answer:
     """List the paths that were left, the last left first."""
     found = await history.branches(
-        call.service.database, call.conversation_id, access.reader(call.principal)
+        call.database, call.conversation_id, access.reader(call.principal)
     )
     return listed(found)
 
@@ -135,7 +135,7 @@ class Activated(msgspec.Struct, frozen=True):
 async def activate_branch(call: Call) -> Answer:
     """Make a branch's path the active one; the path that was active becomes a branch."""
     rev = await path_verbs.activate(
-        call.service.database,
+        call.database,
         call.conversation_id,
         call.params["branch_id"],
         access.reader(call.principal),
@@ -176,7 +176,7 @@ async def list_changes(call: Call) -> Answer:
     """
     asked: ChangesQuery = call.query
     found = await changes_read.changes(
-        call.service.database,
+        call.database,
         call.conversation_id,
         access.reader(call.principal),
         asked.since,

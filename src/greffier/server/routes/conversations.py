@@ -54,9 +54,7 @@ async def create_conversation(call: Call) -> Answer:
     owner = access.myself(call.principal)
     if new.id is None and (made := call.idempotency_key()) is not None:
         new = msgspec.structs.replace(new, id=made)
-    found, created = await verbs.create(
-        call.service.database, new, owner, limits=call.service.limits
-    )
+    found, created = await verbs.create(call.database, new, owner, limits=call.service.limits)
     call.params["conversation_id"] = found
     answer = await _show(call, (b"location", f"/v1/conversations/{found}".encode()))
     answer.status = 201 if created else 200
@@ -76,7 +74,7 @@ class ListQuery(msgspec.Struct, frozen=True):
 async def list_conversations(call: Call) -> Answer:
     """List the caller's conversations, last activity first."""
     asked: ListQuery = call.query
-    database = call.service.database
+    database = call.database
     bodies, following, rev = await reads.listing(
         database,
         access.myself(call.principal),
@@ -104,7 +102,7 @@ async def update_conversation(call: Call) -> Answer:
     as before and takes no new messages.
     """
     change: ConversationPatch = call.body
-    database = call.service.database
+    database = call.database
     await verbs.patch(
         database,
         call.conversation_id,
@@ -118,13 +116,13 @@ async def update_conversation(call: Call) -> Answer:
 
 async def delete_conversation(call: Call) -> Answer:
     """Erase a conversation with everything in it, for ever; only its id is remembered, as gone."""
-    await verbs.erase(call.service.database, call.conversation_id, access.reader(call.principal))
+    await verbs.erase(call.database, call.conversation_id, access.reader(call.principal))
     return no_content()
 
 
 async def get_stats(call: Call) -> Answer:
     """Count what was said in a conversation, and how fast it was answered."""
-    found = await stats(call.service.database, call.conversation_id, access.reader(call.principal))
+    found = await stats(call.database, call.conversation_id, access.reader(call.principal))
     document = msgspec.structs.asdict(found)
     for name in ("first_at", "last_at"):
         # msgspec leaves out the microseconds of a full second; our times are all of one length.
@@ -148,7 +146,7 @@ async def export_conversation(call: Call) -> Stream:
     """
     asked: ExportQuery = call.query
     pieces = export(
-        call.service.database,
+        call.database,
         call.conversation_id,
         access.reader(call.principal),
         asked.format,
@@ -160,7 +158,7 @@ async def export_conversation(call: Call) -> Stream:
 
 async def _show(call: Call, *more: Header, heed: bool = False) -> Answer:
     """Answer with the conversation and its ETag; ``heed`` If-None-Match."""
-    database = call.service.database
+    database = call.database
     actor = access.reader(call.principal)
     # Who sees everything still has a place of their own where they take part: their "me".
     seen_as = [call.user_id, None] if actor is None and call.user_id else [actor]

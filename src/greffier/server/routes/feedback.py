@@ -44,14 +44,14 @@ async def delete_message_feedback(call: Call) -> Answer:
 async def _put(call: Call, seq: int | None) -> Answer:
     asked: Rating = call.body
     user = access.myself(call.principal)
-    database = call.service.database
+    database = call.database
     given = await rate(database, call.conversation_id, seq, user, asked.rating, asked.comment)
     return encoded(given)
 
 
 async def _delete(call: Call, seq: int | None) -> Answer:
     user = access.myself(call.principal)
-    await unrate(call.service.database, call.conversation_id, seq, user)
+    await unrate(call.database, call.conversation_id, seq, user)
     return no_content()
 
 

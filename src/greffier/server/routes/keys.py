@@ -47,7 +47,7 @@ async def create_key(call: Call) -> Answer:
     who = call.principal
     user = access.key_user(who, asked.scope, asked.user_id)
     made, key = await verbs.make(
-        call.service.database,
+        call.database,
         scope=asked.scope,
         user=user,
         name=asked.name,
@@ -70,7 +70,7 @@ async def list_keys(call: Call) -> Answer:
     """List one's own keys, newest first; admins see everybody's."""
     asked: KeysQuery = call.query
     found, following = await reads.listing(
-        call.service.database,
+        call.database,
         access.key_reader(call.principal),
         limit=asked.limit,
         cursor=asked.cursor,
@@ -84,7 +84,7 @@ async def revoke_key(call: Call) -> Answer:
     One's own; admins anybody's.
     """
     key_id: UUID = call.params["key_id"]
-    await verbs.revoke(call.service.database, key_id, access.key_reader(call.principal))
+    await verbs.revoke(call.database, key_id, access.key_reader(call.principal))
     call.service.keys.forget(key_id)
     return no_content()
 

@@ -143,9 +143,7 @@ async def list_presence(call: Call) -> Answer:
 
     It is never stored: a restart forgets when somebody was last active.
     """
-    found = await participants(
-        call.service.database, call.conversation_id, access.reader(call.principal)
-    )
+    found = await participants(call.database, call.conversation_id, access.reader(call.principal))
     return encoded(call.service.signals.presence(one.user_id for one in found))
 
 

@@ -119,7 +119,7 @@ async def append_messages(call: Call) -> Answer:
 async def _append(call: Call, drafts: Sequence[Draft]) -> Done:
     """Append as the caller; a service that acts for a user also writes what only a service may."""
     speaker = access.speaker(call.principal)
-    database, limits = call.service.database, call.service.limits
+    database, limits = call.database, call.service.limits
     try:
         return await append(database, call.conversation_id, drafts, speaker, limits=limits)
     except Forbidden:
@@ -134,9 +134,7 @@ async def _append(call: Call, drafts: Sequence[Draft]) -> Done:
 
 
 async def _on_record(call: Call, ids: Sequence[UUID]) -> int:
-    return await known(
-        call.service.database, call.conversation_id, access.reader(call.principal), ids
-    )
+    return await known(call.database, call.conversation_id, access.reader(call.principal), ids)
 
 
 def _said_now(done: Done) -> int:
@@ -168,7 +166,7 @@ async def list_messages(call: Call) -> Answer:
     if include - INCLUDES:
         raise Invalid.at("/include", "choice", f"Of {', '.join(sorted(INCLUDES))}.")
     found = await page(
-        call.service.database,
+        call.database,
         call.conversation_id,
         access.reader(call.principal),
         Where(
@@ -181,7 +179,7 @@ async def list_messages(call: Call) -> Answer:
         limits=call.service.limits,
     )
     if "read_by" in include:
-        found = await with_readers(call.service.database, call.conversation_id, found)
+        found = await with_readers(call.database, call.conversation_id, found)
     body = found.body()
     tag = etag(body, found.epoch, found.rev)
     return tagged(body, tag, call.headers.get(b"if-none-match"))
@@ -189,7 +187,7 @@ async def list_messages(call: Call) -> Answer:
 
 async def get_message(call: Call) -> Answer:
     """Read one message, whole, on the active path or not."""
-    database = call.service.database
+    database = call.database
     body, rev = await one(
         database, call.conversation_id, access.reader(call.principal), call.params["seq"]
     )
@@ -212,7 +210,7 @@ async def get_context(call: Call) -> Answer:
     """
     asked: ContextQuery = call.query
     found = await context(
-        call.service.database,
+        call.database,
         call.conversation_id,
         access.reader(call.principal),
         max_messages=asked.max_messages,

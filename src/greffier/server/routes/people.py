@@ -30,7 +30,7 @@ class NewRole(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 async def list_participants(call: Call) -> Answer:
     """List who is in a conversation, in the order they came."""
     found = await reads.participants(
-        call.service.database, call.conversation_id, access.reader(call.principal)
+        call.database, call.conversation_id, access.reader(call.principal)
     )
     return listed(found)
 
@@ -43,7 +43,7 @@ async def add_participant(call: Call) -> Answer:
     asked: NewParticipant = call.body
     before = await _participant(call, asked.user_id)
     await verbs.set_participant(
-        call.service.database,
+        call.database,
         call.conversation_id,
         asked.user_id,
         asked.role,
@@ -59,7 +59,7 @@ async def update_participant(call: Call) -> Answer:
     asked: NewRole = call.body
     user = call.params["user_id"]
     await verbs.set_participant(
-        call.service.database,
+        call.database,
         call.conversation_id,
         user,
         asked.role,
@@ -76,7 +76,7 @@ async def remove_participant(call: Call) -> Answer:
     the conversation any more.
     """
     await verbs.remove_participant(
-        call.service.database,
+        call.database,
         call.conversation_id,
         call.params["user_id"],
         access.reader(call.principal),
@@ -86,7 +86,7 @@ async def remove_participant(call: Call) -> Answer:
 
 async def _participant(call: Call, user: str) -> Participant | None:
     found = await reads.participants(
-        call.service.database, call.conversation_id, access.reader(call.principal)
+        call.database, call.conversation_id, access.reader(call.principal)
     )
     return next((one for one in found if one.user_id == user), None)
 
@@ -115,7 +115,7 @@ async def create_invitation(call: Call) -> Answer:
     """Make an invitation; whoever has its token may join. Owners and members may."""
     asked: NewInvitation = call.body
     made = await verbs.invite(
-        call.service.database,
+        call.database,
         call.conversation_id,
         access.reader(call.principal),
         role=asked.role,
@@ -141,7 +141,7 @@ async def create_invitation(call: Call) -> Answer:
 async def list_invitations(call: Call) -> Answer:
     """List the invitations that still let somebody in: the owner sees all, others their own."""
     found = await reads.invitations(
-        call.service.database, call.conversation_id, access.reader(call.principal)
+        call.database, call.conversation_id, access.reader(call.principal)
     )
     return listed(found)
 
@@ -149,7 +149,7 @@ async def list_invitations(call: Call) -> Answer:
 async def revoke_invitation(call: Call) -> Answer:
     """Let an invitation let nobody in any more. Its maker and the owner may."""
     await verbs.revoke(
-        call.service.database,
+        call.database,
         call.conversation_id,
         call.params["invitation_id"],
         access.reader(call.principal),
@@ -166,7 +166,7 @@ class Token(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 async def accept_invitation(call: Call) -> Answer:
     """Join a conversation by an invitation's token; who is in already uses none of its uses up."""
     asked: Token = call.body
-    database = call.service.database
+    database = call.database
     user = access.myself(call.principal)
     joined = await verbs.accept(database, asked.token, user)
     body, _ = await conversations.get(database, joined, user)
@@ -190,7 +190,7 @@ async def mark_read(call: Call) -> Answer:
     """Move the caller's mark forward, never back, at most to the last message."""
     asked: Mark = call.body
     mark = await verbs.read_upto(
-        call.service.database, call.conversation_id, access.myself(call.principal), asked.seq
+        call.database, call.conversation_id, access.myself(call.principal), asked.seq
     )
     return encoded(Marked(mark.last_read_seq, mark.rev))
 
@@ -198,7 +198,7 @@ async def mark_read(call: Call) -> Answer:
 async def list_readers(call: Call) -> Answer:
     """Say who has read a message, and when; never its author."""
     found = await reads.readers(
-        call.service.database,
+        call.database,
         call.conversation_id,
         access.reader(call.principal),
         call.params["seq"],

@@ -48,7 +48,7 @@ async def say_on_subject(call: Call) -> Answer:
     An id already said on this subject, also in a conversation archived since, is that message.
     """
     asked: Words = call.body
-    database = call.service.database
+    database = call.database
     owner = access.myself(call.principal)
     speaker = access.speaker(call.principal)
     subject = call.params["subject"]
