@@ -73,6 +73,7 @@ class Session(Database):
         self.writer = _Inline(live)
         greffier = Greffier(self)
         self.say = greffier.say
+        self.context = greffier.context
         self.messages = greffier.messages
         self.conversations = greffier.conversations
         self.watch = watch

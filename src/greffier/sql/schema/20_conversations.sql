@@ -89,12 +89,20 @@ create table erased (
 -- Promise: each user's list_rev counts one change more; returns the new ones, by user.
 -- Locks:   users by id.
 create function advance_lists_v1(p_users text[]) returns table (user_id text, list_rev bigint)
-language plpgsql as $$
+-- Few rows, or whoever joins them to listings reads that whole table instead of a few keys.
+language plpgsql rows 5 as $$
+declare
+    v_locked bigint;
 begin
-    insert into users (id)
-    select u from unnest(p_users) u where not exists (select from users where id = u)
-    order by u on conflict do nothing;
-    perform from users u where u.id = any (p_users) order by u.id for no key update;
+    loop
+        insert into users (id)
+        select u from unnest(p_users) u where not exists (select from users where id = u)
+        order by u on conflict do nothing;
+        perform from users u where u.id = any (p_users) order by u.id for no key update;
+        get diagnostics v_locked = row_count;
+        -- One whom we waited for may have been forgotten meanwhile: they are somebody new.
+        exit when v_locked = (select count(distinct u) from unnest(p_users) u);
+    end loop;
     return query
         update users u set list_rev = u.list_rev + 1 where u.id = any (p_users)
         returning u.id, u.list_rev;
