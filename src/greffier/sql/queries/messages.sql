@@ -15,7 +15,8 @@ with conversation as materialized (
       and ($2::text is null or exists (
           select from participants p
           where p.conversation_id = c.id and p.user_id = $2 and p.left_at is null))
-), found as (
+), found as materialized (
+    -- materialized, or the window below writes each message's JSON twice: a quarter of the page
     select m.seq, m.author_id, message_json(m, $7) as body, abs(m.seq - c.anchor) as far
     from conversation c
     cross join lateral path_window(c.path, c.first_seq, c.last_seq, c.anchor, $4, $5) w
