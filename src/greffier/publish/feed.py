@@ -12,7 +12,7 @@ import functools
 from collections.abc import AsyncIterator, Callable
 from uuid import UUID
 
-from greffier.errors import Unavailable
+from greffier.errors import Gone, NotFound, Unavailable
 from greffier.model.limits import DEFAULT, Limits
 from greffier.publish.bus import Bus, LocalBus, Wake
 from greffier.publish.change import Change
@@ -23,6 +23,8 @@ from greffier.store.database import Database
 
 #: Seconds between looks at every followed conversation: what a lost wake-up costs.
 POLL = 5.0
+#: Seconds between two tries of a follower to catch up while the record is away.
+AWAY = 0.5
 
 
 class Feed:
@@ -285,12 +287,21 @@ class Following:
                 return None
             change = kept[0]
         else:
-            found = await self._feed.catch_up(
-                self._stream.conversation_id,
-                self._follower.user,
-                self.rev,
-                self._epoch if self._foreign else None,
-            )
+            try:
+                found = await self._feed.catch_up(
+                    self._stream.conversation_id,
+                    self._follower.user,
+                    self.rev,
+                    self._epoch if self._foreign else None,
+                )
+            except (NotFound, Gone):
+                # Removed, or erased, while they were behind.
+                self._follower.revoke()
+                return None
+            except Unavailable:
+                # Nothing signals that the record is back.
+                await asyncio.sleep(AWAY)
+                return None
             self._foreign = False
             if found is None:
                 self._behind = False
