@@ -116,6 +116,21 @@ begin
     return v_rev;
 end $$;
 
+-- Promise: the room is the user's, and its former owner a member; the change has the next rev.
+-- Locks:   none beyond the slot and the row, which the caller holds.
+create function hand_over_v1(p_conversation conversations, p_user text) returns void
+language plpgsql as $$
+begin
+    update participants
+    set role = case when user_id = p_user then 'owner' else 'member' end, rev = p_conversation.rev + 1
+    where conversation_id = p_conversation.id and user_id in (p_user, p_conversation.owner_id);
+    update listings set subject = null
+    where user_id = p_conversation.owner_id and conversation_id = p_conversation.id;
+    update conversations
+    set owner_id = p_user, subject = null, people_rev = p_conversation.rev + 1
+    where id = p_conversation.id;
+end $$;
+
 -- Promise: the user is a participant with this role.  The owner manages people; making somebody the
 --          owner hands a room over, and the former owner stays as a member; their subject, if it has
 --          one, is theirs alone and free again.
@@ -152,12 +167,7 @@ begin
     if v.kind <> 'room' or not v_present then
         raise exception using errcode = 'GR422', message = 'only a room is handed over, to a member';
     end if;
-    update participants set role = case when user_id = p_user then 'owner' else 'member' end,
-        rev = v.rev + 1
-    where conversation_id = p_conversation_id and user_id in (p_user, v.owner_id);
-    update listings set subject = null where user_id = v.owner_id and conversation_id = v.id;
-    update conversations set owner_id = p_user, subject = null, people_rev = v.rev + 1
-    where id = v.id;
+    perform hand_over_v1(v, p_user);
     perform advance_v1(v, v_now);
     return v.rev + 1;
 end $$;
