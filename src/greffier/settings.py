@@ -11,6 +11,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -167,21 +168,29 @@ class Settings(BaseSettings):
         )
 
 
-def load(command_line: Mapping[str, Any] | None = None) -> Settings:
+def load(command_line: Mapping[str, Any] | None = None, *, config: Path | None = None) -> Settings:
     """Read the settings from everywhere.
 
     Args:
         command_line: What was said there, by the names of ``Settings``; None is not said.
+        config: The file to read instead of ``greffier.toml``; it comes before GREFFIER_CONFIG.
 
     Raises:
         SettingsError: With every setting that cannot be, and where it came from.
     """
     said = {name: value for name, value in (command_line or {}).items() if value is not None}
+    chosen = _config.set(config)
     try:
         return Settings(**said)
     except ValidationError as error:
         lines = [_complaint(dict(one), said) for one in error.errors(include_url=False)]
         raise SettingsError("\n".join(lines)) from None
+    finally:
+        _config.reset(chosen)
+
+
+#: The file that the command line names, while settings are read.
+_config: ContextVar[Path | None] = ContextVar("config", default=None)
 
 
 def is_secret(field: FieldInfo) -> bool:
@@ -207,7 +216,8 @@ def _secret_files() -> dict[str, str]:
 
 
 def _config_path() -> Path:
-    return Path(os.environ.get(f"{PREFIX}CONFIG") or "greffier.toml")
+    named = _config.get() or os.environ.get(f"{PREFIX}CONFIG")
+    return Path(named or "greffier.toml")
 
 
 def _config_file() -> dict[str, Any]:
@@ -215,7 +225,7 @@ def _config_file() -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        if os.environ.get(f"{PREFIX}CONFIG"):
+        if _config.get() or os.environ.get(f"{PREFIX}CONFIG"):
             raise SettingsError(f"{PREFIX}CONFIG: there is no file {path}.") from error
         return {}
     except OSError as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from embedded.conftest import Hold
-from helpers.holders import alive, words
+from helpers.holders import alive, gone, words
 
 pytestmark = [
     pytest.mark.slow,
@@ -67,7 +67,7 @@ async def test_root_without_namespaces_lends_the_data_to_an_account(
     assert {path.stat().st_uid for path in (data_dir / "pg").rglob("*")} == {uid}
     assert [(path, path.stat().st_mode) for path in data_dir.parents] == before
     await lent.leave()
-    assert not alive(said["pid"])
+    assert gone(said["pid"])
 
     again = await hold(data_dir)
     said = await again.heard()

@@ -14,7 +14,7 @@ import pytest
 from greffier.embedded import Cluster, locks, open_cluster
 from greffier.embedded.folder import LONGEST_SOCKET_PATH
 from greffier.errors import EmbeddedError, SettingsError
-from helpers.holders import alive, connected, say, words
+from helpers.holders import alive, connected, gone, say, words
 
 
 def locks_open_in(pid: int) -> set[Path]:
@@ -38,7 +38,7 @@ async def test_a_new_folder_serves_and_is_stopped_with_its_only_holder(tmp_path:
             assert row["builtin"] or int(cluster.version.split(".")[0]) < 17
         pid = cluster.pid
         assert alive(pid)
-    assert not alive(pid)
+    assert gone(pid)
     assert not (tmp_path / "data" / "pg" / "postmaster.pid").exists()
 
 
@@ -76,7 +76,7 @@ async def test_two_blocks_of_one_process_share_one_server(data_dir: Path) -> Non
         async with open_cluster(data_dir) as inner:
             assert inner.pid == outer.pid
         assert await words(outer.dsn) == ["ok"]
-    assert not alive(outer.pid)
+    assert gone(outer.pid)
 
 
 async def test_settings_of_the_caller_win_over_ours(data_dir: Path) -> None:

@@ -17,7 +17,7 @@ from greffier.embedded.binaries import environment
 from greffier.embedded.folder import Folder
 from greffier.embedded.server import read_pidfile, read_record, write_record
 from greffier.errors import EmbeddedError
-from helpers.holders import alive, connected, kill, say, until, words
+from helpers.holders import alive, connected, gone, kill, say, until, words
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +31,7 @@ async def test_two_processes_share_and_the_last_one_stops_it(data_dir: Path, hol
     await first.leave()
     assert await words(one["dsn"]) == ["ok"]
     await second.leave()
-    assert not alive(one["pid"])
+    assert gone(one["pid"])
 
 
 async def test_many_processes_at_once_make_one_server(tmp_path: Path, hold: Hold) -> None:
@@ -40,7 +40,7 @@ async def test_many_processes_at_once_make_one_server(tmp_path: Path, hold: Hold
     pids = {(await holder.heard())["pid"] for holder in holders}
     assert len(pids) == 1
     await asyncio.gather(*(holder.leave() for holder in holders))
-    assert not alive(pids.pop())
+    assert gone(pids.pop())
 
 
 async def test_a_killed_owner_does_not_keep_the_server_for_ever(data_dir: Path, hold: Hold) -> None:
@@ -52,7 +52,7 @@ async def test_a_killed_owner_does_not_keep_the_server_for_ever(data_dir: Path, 
     await starter.killed()
     assert await words(server["dsn"]) == ["ok"]
     await other.leave()
-    assert not alive(server["pid"])
+    assert gone(server["pid"])
 
 
 async def test_a_server_without_owners_is_adopted(data_dir: Path, hold: Hold) -> None:
@@ -66,7 +66,7 @@ async def test_a_server_without_owners_is_adopted(data_dir: Path, hold: Hold) ->
     async with open_cluster(data_dir) as cluster:
         assert cluster.pid == server["pid"]
         assert await words(cluster.dsn) == ["ok"]
-    assert not alive(server["pid"])
+    assert gone(server["pid"])
 
 
 async def test_a_killed_server_comes_back_with_all_that_was_committed(data_dir: Path) -> None:
@@ -137,7 +137,7 @@ async def test_a_busy_backend_does_not_outlive_its_server_for_long(data_dir: Pat
         await kill(cluster.pid)
         assert alive(backend), "it ended by itself: the test shows nothing"
         await cluster.ensure_running()
-        assert not alive(backend)
+        assert gone(backend)
         assert await words(cluster.dsn) == ["ok"]
         with pytest.raises((asyncpg.PostgresError, OSError)):
             await long
@@ -174,7 +174,7 @@ async def test_a_start_whose_starter_was_killed_is_taken_over(data_dir: Path, ho
         await starter.killed()
         async with open_cluster(data_dir) as cluster:
             assert await words(cluster.dsn) == ["ok"]
-        assert not alive(cluster.pid)
+        assert gone(cluster.pid)
         (data_dir / "postgres.log").unlink()
 
 
@@ -269,4 +269,4 @@ async def test_a_record_cut_short_is_made_up_for(data_dir: Path) -> None:
                 assert other.pid == cluster.pid
                 assert await words(other.dsn) == ["ok"]
         os.close(lock)
-    assert not alive(cluster.pid)
+    assert gone(cluster.pid)

@@ -102,6 +102,18 @@ def alive(pid: int) -> bool:
     return processes.born(pid) is not None
 
 
+def gone(pid: int) -> bool:
+    """Say whether a process is dead, soon: the kernel lets go of its locks a moment before."""
+    try:
+        watch = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([watch], [], [], 10)[0])
+    finally:
+        os.close(watch)
+
+
 async def kill(pid: int) -> None:
     """Kill a process as the kernel does when memory runs out, and wait until it is dead."""
     watch = os.pidfd_open(pid)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
@@ -61,9 +60,8 @@ def load_settings(
     """
     from greffier import settings  # noqa: PLC0415 - pydantic takes its time
 
-    if config is not None:
-        os.environ["GREFFIER_CONFIG"] = str(config)
-    return settings.load({"database_url": database_url, "data_dir": data_dir, **more})
+    said = {"database_url": database_url, "data_dir": data_dir, **more}
+    return settings.load(said, config=config)
 
 
 def data_folder(settings: Settings) -> Path:
