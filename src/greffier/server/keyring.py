@@ -71,6 +71,13 @@ class KeyRing:
         # A look under way may have found it: nobody who comes now joins it, nor is it kept.
         self._looks.clear()
 
+    def forget_user(self, user: str) -> None:
+        """Let the keys of somebody who was forgotten open nothing more here."""
+        for digest, known in list(self._known.items()):
+            if known.principal is not None and known.principal.user_id == user:
+                del self._known[digest]
+        self._looks.clear()
+
     async def _look(self, token: str, digest: bytes) -> _Known:
         look = asyncio.current_task()
         try:

@@ -6,11 +6,12 @@ import msgspec
 
 from greffier import access
 from greffier.access import Role
+from greffier.change.forget import forget_user
 from greffier.errors import Forbidden
 from greffier.model.wire import rfc3339
 from greffier.read.export import FORMATS
 from greffier.read.mine import MyStats, export_mine, my_stats
-from greffier.server.answers import Answer, Stream, encoded
+from greffier.server.answers import Answer, Stream, encoded, no_content
 from greffier.server.call import Call
 from greffier.server.routes.files import file
 from greffier.server.table import Route
@@ -39,7 +40,7 @@ async def get_me(call: Call) -> Answer:
 
 async def get_my_stats(call: Call) -> Answer:
     """Count what is in the caller's conversations."""
-    found = await my_stats(call.service.database, access.myself(call.principal))
+    found = await my_stats(call.database, access.myself(call.principal))
     document = msgspec.structs.asdict(found)
     for name in ("first_at", "last_at"):
         # msgspec leaves out the microseconds of a full second; our times are all of one length.
@@ -56,8 +57,23 @@ async def export_me(call: Call) -> Stream:
     and ``{"version": …}`` for the earlier texts of what was edited. An answer whose connection
     breaks is not whole.
     """
-    pieces = export_mine(call.service.database, access.myself(call.principal))
+    pieces = export_mine(call.database, access.myself(call.principal))
     return await file(call, pieces, FORMATS["jsonl"], "greffier-export.jsonl")
+
+
+async def delete_me(call: Call) -> Answer:
+    """Forget the caller for good: their own conversations are erased, in others they are nobody.
+
+    A room of theirs goes to the member who has been there longest. What they said to others stays,
+    under a name that belongs to nobody and is another one in every conversation. Their keys open
+    nothing any more; a token that names them later names somebody new. Unavailable half-way, ask
+    again: the same call does the rest.
+    """
+    user = access.myself(call.principal)
+    await forget_user(call.database, user)
+    call.service.users.forget(user)
+    call.service.keys.forget_user(user)
+    return no_content()
 
 
 ROUTES = (
@@ -75,5 +91,13 @@ ROUTES = (
         handler=export_me,
         media=(FORMATS["jsonl"],),
         errors=(Forbidden,),
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/me",
+        handler=delete_me,
+        status=204,
+        errors=(Forbidden,),
+        writes=True,
     ),
 )
