@@ -14,6 +14,7 @@ from greffier.publish.bus import Bus
 from greffier.publish.feed import Feed
 from greffier.publish.own import OwnFeeds
 from greffier.publish.signals import Signals
+from greffier.server import asyncapi
 from greffier.server.allowance import open_buckets
 from greffier.server.auth import Bearers, Claims, SharedSecret
 from greffier.server.edge import Edge
@@ -87,7 +88,10 @@ def create_app(
         feed=feed,
         own=OwnFeeds(database, feed),
         signals=signals or Signals(None),
-        documents={"openapi": msgspec.json.encode(document(routes))},
+        documents={
+            "openapi": msgspec.json.encode(document(routes)),
+            "asyncapi": msgspec.json.encode(asyncapi.document()),
+        },
     )
     return Edge(service, resources(routes), log)
 

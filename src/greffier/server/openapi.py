@@ -130,6 +130,27 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     }
 
 
+def standalone(document: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """Give one type of a document as a JSON Schema that needs nothing around it.
+
+    Returns:
+        The schema (2020-12), with all it refers to; None when there is no such type.
+    """
+    schemas: dict[str, Any] = document["components"]["schemas"]
+    if name not in schemas:
+        return None
+    root = {"$ref": f"{_REF}{name}"}
+    whole = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"/schemas/{name}.json",
+        **root,
+        "$defs": {one: schemas[one] for one in sorted(_reachable(schemas, [root]))},
+    }
+    text = msgspec.json.encode(whole).replace(_REF.encode(), b"#/$defs/")
+    found: dict[str, Any] = msgspec.json.decode(text)
+    return found
+
+
 def words(kind: type[Any] | None) -> str:
     """Give the docstring of a class or function as text."""
     return inspect.cleandoc(kind.__doc__ or "").replace("``", "") if kind else ""

@@ -64,6 +64,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "key_id": Parameter(parse_uuid, {"type": "string", "format": "uuid"}),
     "user_id": Parameter(_name, {"type": "string", "minLength": 1}),
     "subject": Parameter(_name, {"type": "string", "minLength": 1}),
+    "schema": Parameter(_name, {"type": "string", "pattern": r"^\w+$"}),
 }
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 
 from greffier._version import __version__
-from greffier.errors import Forbidden
+from greffier.errors import Forbidden, NotFound
 from greffier.server.answers import SECURITY, Answer, plain
 from greffier.server.call import Call
 from greffier.server.language import preferred
+from greffier.server.openapi import standalone
 from greffier.server.table import Route
 
 _STYLE = (
@@ -73,6 +74,11 @@ _HOME = {
 }
 
 
+async def asyncapi(call: Call) -> Answer:
+    """Describe what is sent and taken over Socket.IO, as an AsyncAPI document."""
+    return plain(call.service.documents["asyncapi"], "application/json")
+
+
 async def home(call: Call) -> Answer:
     """Say what runs here and where its documentation is, in French or English."""
     chosen = preferred(call.headers.get(b"accept-language"))
@@ -88,6 +94,18 @@ async def docs(call: Call) -> Answer:
     """Show the routes and the error codes on one page."""
     document = msgspec.json.decode(call.service.documents["openapi"])
     return html("Greffier API", _reference(document))
+
+
+async def get_schema(call: Call) -> Answer:
+    """Give a type of this API as a JSON Schema (2020-12) that needs nothing around it.
+
+    The types are those of the OpenAPI document, under the same names.
+    """
+    document = msgspec.json.decode(call.service.documents["openapi"])
+    found = standalone(document, call.params["schema"])
+    if found is None:
+        raise NotFound("There is no type of this name; /docs lists them.")
+    return plain(msgspec.json.encode(found), "application/schema+json")
 
 
 class SignInQuery(msgspec.Struct, frozen=True):
@@ -177,7 +195,9 @@ def _type(name: str, schema: dict[str, Any]) -> str:
     )
     return (
         f'<details id="type-{escape(name)}"><summary><code>{escape(name)}</code></summary>'
-        f"<p>{escape(schema.get('description', ''))}</p><table>{rows}</table></details>"
+        f"<p>{escape(schema.get('description', ''))}"
+        f' <a href="/schemas/{escape(name)}.json">JSON Schema</a></p>'
+        f"<table>{rows}</table></details>"
     )
 
 
@@ -209,6 +229,15 @@ SIGN_IN = Route(
 
 ROUTES = (
     Route(method="GET", path="/openapi.json", handler=openapi, auth=False),
+    Route(method="GET", path="/asyncapi.json", handler=asyncapi, auth=False),
+    Route(
+        method="GET",
+        path="/schemas/{schema}.json",
+        handler=get_schema,
+        media=("application/schema+json",),
+        errors=(NotFound,),
+        auth=False,
+    ),
     Route(method="GET", path="/docs", handler=docs, media=("text/html",), auth=False),
     Route(method="GET", path="/", handler=home, media=("text/html",), auth=False),
 )
