@@ -109,7 +109,9 @@ DELETE /v1/keys/{key_id}                        401 404 404 404 404 404 204 204 
 GET    /healthz                                 200 200 200 200 200 200 200 200 200 200 200 200 200
 GET    /readyz                                  200 200 200 200 200 200 200 200 200 200 200 200 200
 GET    /metrics                                 200 200 200 200 200 200 200 200 200 200 200 200 200
+GET    /asyncapi.json                           200 200 200 200 200 200 200 200 200 200 200 200 200
 GET    /openapi.json                            200 200 200 200 200 200 200 200 200 200 200 200 200
+GET    /schemas/{schema}.json                   200 200 200 200 200 200 200 200 200 200 200 200 200
 GET    /docs                                    200 200 200 200 200 200 200 200 200 200 200 200 200
 GET    /                                        200 200 200 200 200 200 200 200 200 200 200 200 200
 """
@@ -270,6 +272,7 @@ class Scene:
             "newcomer": self.user("newcomer"),
             "word": self.word,
             "subject": "maths",
+            "schema": "Message",
         }
 
     def fill(self, value: Any) -> Any:

@@ -64,9 +64,7 @@ async def test_everything_in_my_conversations_counts(ada: Person, bob: Person) -
 # -- export ----------------------------------------------------------------------------------------
 
 
-async def test_everything_of_mine_is_in_the_file(
-    served: Served, ada: Person, bob: Person
-) -> None:
+async def test_everything_of_mine_is_in_the_file(served: Served, ada: Person, bob: Person) -> None:
     """Profile, keys, conversations with all that was said, rewound or edited, and my marks."""
     program = await make_key(served, ada, "user", name="my script")
     await program.http.aclose()
