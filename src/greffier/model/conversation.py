@@ -31,7 +31,13 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Conversation(msgspec.Struct, frozen=True, kw_only=True):
-    """A conversation as its reader sees it; ``me`` is null for a reader who is no participant."""
+    """A conversation as its reader sees it; ``me`` is null for a reader who is no participant.
+
+    ``subject`` is its owner's, who has one active conversation on it.  ``history_limit`` bounds
+    what a model is sent.  ``last_seq`` is the number of the newest message, ``message_count`` how
+    many are on the active path and not deleted.  ``rev`` counts its changes, of whatever kind, and
+    ``epoch`` names the history of the database in which these numbers mean something.
+    """
 
     id: UUID
     kind: Kind

@@ -29,10 +29,15 @@ class ToolCall(msgspec.Struct, frozen=True):
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """One message as it stands on record; contract.md, Objects, gives each field's meaning.
+    """One message as it stands on record.
 
-    ``seq`` numbers it within its conversation in commit order, from 1, without gap or double.
-    ``truncated`` and ``size`` (bytes) are set where a page cut a content of more than 16 KiB.
+    ``seq`` numbers it within its conversation in commit order, from 1, without gap or double;
+    ``parent_seq`` is the message it followed.  ``author_id`` is who said it, under the name they
+    had then, and ``written_by`` who brought it: a user, ``service:NAME`` for a key of that name,
+    ``service``, or ``import``.  ``content`` is the text of ``parts`` where there are any, and null
+    once deleted.  ``created_at`` is our time, ``said_at`` what a service or an import claims.
+    ``rev`` is the conversation's rev that last changed it.  ``truncated`` and ``size`` (bytes) are
+    there where a page cut a content of more than 16 KiB.
     """
 
     conversation_id: UUID
