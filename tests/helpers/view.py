@@ -32,12 +32,13 @@ class View:
         assert not change["reset"]
         assert self.rev == change["since"] <= change["rev"]
         messages = dict(self.messages)
+        seqs = [message["seq"] for message in change["messages"]]
+        assert seqs == sorted(set(seqs)), "each message once, in order"
         for low, high in change["superseded"]:
             assert low <= high
             for seq in range(low, high + 1):
+                assert seq not in seqs, "what is told does not depend on which is applied first"
                 messages.pop(seq, None)
-        seqs = [message["seq"] for message in change["messages"]]
-        assert seqs == sorted(set(seqs)), "each message once, in order"
         for message in change["messages"]:
             known = messages.get(message["seq"])
             assert known is None or known["id"] == message["id"], "a seq names one message for ever"

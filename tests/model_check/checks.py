@@ -17,7 +17,8 @@ from greffier.model.context import build_context
 from greffier.model.limits import DEFAULT
 from greffier.read import conversations, pages
 from helpers.view import NOTHING, View, answers, look
-from model_check.model import Record, Talk, window
+from model_check.record import Record
+from model_check.talk import Talk, window
 
 #: Bytes of one answer of ``changes``: as in production, a few messages, one rev at a time.
 SIZES = (DEFAULT.page_bytes, 1000, 1)

@@ -41,7 +41,8 @@ from greffier.model.conversation import ConversationPatch, NewConversation, NewP
 from greffier.model.draft import Speaker
 from greffier.model.message import Draft, Function, Message, ToolCall
 from model_check.checks import Checks, plain
-from model_check.model import Invitation, Line, Record, Talk
+from model_check.record import Record
+from model_check.talk import Invitation, Line, Talk
 
 T = TypeVar("T")
 
