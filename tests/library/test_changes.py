@@ -10,6 +10,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
+from greffier.change.forget import forget_user
 from greffier.errors import (
     Archived,
     Forbidden,
@@ -275,6 +276,61 @@ async def test_a_list_shows_what_is_left_as_the_last_message(g: Greffier) -> Non
     assert (await g.conversations.list(user="ada")).data[0].last_message is None
 
 
+# -- A conversation's own fields
+
+
+async def test_what_is_changed_together_is_one_change(g: Greffier) -> None:
+    """Title, metadata, limit and archiving come together or not at all; what is not said stays."""
+    talk = await a_talk(g, "hello")
+    await g.conversations.update(talk, title="Plans", metadata={"a": 1}, actor="ada")
+
+    found = await g.conversations.update(talk, history_limit=3, archived=True, actor="ada")
+
+    assert (found.title, found.metadata, found.history_limit) == ("Plans", {"a": 1}, 3)
+    assert (found.archived_at is not None, found.rev) == (True, 4)
+    for wrong in ({"title": "x" * 1001}, {"history_limit": -1}, {"metadata": {"n": "\x00"}}):
+        with pytest.raises(Invalid):
+            await g.conversations.update(talk, archived=False, **wrong)
+    assert await g.conversations.get(talk, actor="ada") == found
+    assert (await g.conversations.update(talk, title=None, metadata={})).title == ""
+
+
+async def test_a_conversation_is_changed_by_its_owner_as_they_saw_it(g: Greffier) -> None:
+    """Others are refused, and so is a change on a condition that no longer holds."""
+    room = await a_room(g)
+    for actor, refusal in (("bob", Forbidden), ("cleo", Forbidden), ("eve", NotFound)):
+        with pytest.raises(refusal):
+            await g.conversations.update(room, title="Mine", actor=actor)
+
+    found = await g.conversations.update(room, title="Ours", if_rev=2, actor="ada")
+    with pytest.raises(Stale):
+        await g.conversations.update(room, title="Theirs", if_rev=2, actor="ada")
+    assert (await g.conversations.get(room, actor="ada")) == found
+
+
+async def test_an_archived_conversation_is_read_and_answers_for_what_it_has(g: Greffier) -> None:
+    """It takes nothing new, alone or among others, tells old messages from new, and comes back."""
+    talk = await a_talk(g)
+    message_id = uuid7()
+    said = await g.messages.append(talk, content="hello", id=message_id, actor="ada")
+    await g.conversations.archive(talk, actor="ada")
+
+    assert (await g.conversations.list(user="ada")).data == []
+    assert len((await g.conversations.list(user="ada", archived=True)).data) == 1
+    assert (await g.messages.recent(talk)).data == [said]
+    assert await g.messages.append(talk, content="hello", id=message_id, actor="ada") == said
+    with pytest.raises(Archived):
+        await g.messages.append(talk, content="more")
+    with pytest.raises(Archived):
+        await g.messages.append_many(
+            talk, [{"content": "hello", "id": message_id}, {"content": "more"}], actor="ada"
+        )
+    with pytest.raises(IdReused):
+        await g.messages.append(talk, content="other", id=message_id)
+    await g.conversations.update(talk, archived=False, actor="ada")
+    assert (await g.messages.append(talk, content="more")).seq == 2
+
+
 # -- What is no change
 
 Idle = Callable[[Greffier, UUID], Awaitable[object]]
@@ -523,3 +579,51 @@ async def test_more_than_two_thousand_brought_back_at_once_are_read_from_a_page(
 
     (answer,) = [found async for found in answers(store, talk, away.rev)]
     assert (answer.reset, answer.messages, answer.rev) == (True, b"", await rev(g, talk))
+
+
+async def test_more_than_two_thousand_changes_come_in_bounded_answers(
+    g: Greffier, store: Database, database: str
+) -> None:
+    """Edits of a year, each with a rev of its own, are told like new messages, and all of them."""
+    talk = await a_talk(g)
+    async with connected(database) as connection:
+        await lengthen(connection, talk, 3000)
+        away = await look(store, talk)
+        # The last message was edited first, and all but every fifth.
+        await connection.execute(
+            "update messages set content = content || '!', changed_rev = 6003 - seq"
+            " where conversation_id = $1 and seq % 5 <> 0",
+            talk,
+        )
+        await connection.execute("update conversations set rev = 6002 where id = $1", talk)
+    fresh = await look(store, talk)
+
+    found = [one async for one in answers(store, talk, away.rev)]
+
+    sizes = [len(msgspec.json.decode(b"[%b]" % one.messages)) for one in found]
+    assert (sum(sizes), max(sizes)) == (2400, 2000)
+    for view, size in ((away, 1 << 20), (away, 50_000), (NOTHING, 1 << 20)):
+        limits = replace(DEFAULT, page_bytes=size)
+        assert (await caught_up(view, store, talk, limits=limits)).messages == fresh.messages
+
+
+@pytest.mark.parametrize(("many", "reset"), [(2000, False), (2001, True)])
+async def test_one_change_of_more_than_two_thousand_messages_is_read_from_a_page(
+    g: Greffier, store: Database, database: str, many: int, reset: bool
+) -> None:
+    """As when somebody who wrote that much is forgotten: all of it is told, or that it is not."""
+    room = await g.conversations.create(owner="ada", kind="room", participants={"bob": "member"})
+    async with connected(database) as connection:
+        # every other message is ada's
+        await lengthen(connection, room.id, 2 * many)
+    away = await look(store, room.id)
+    await g.messages.append(room.id, content="before", actor="bob")
+    await forget_user(store, "ada")
+
+    found = [one async for one in answers(store, room.id, away.rev)]
+
+    assert [one.reset for one in found] == ([False] if not reset else [False, True])
+    if not reset:
+        assert (await caught_up(away, store, room.id)).messages == (
+            await look(store, room.id)
+        ).messages
