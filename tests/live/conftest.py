@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import io
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,10 +89,12 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(dsn: str, *, bus: Bus | None = None) -> AsyncIterator[Running]:
+async def running(
+    dsn: str, *, bus: Bus | None = None, replicas: Sequence[str] = ()
+) -> AsyncIterator[Running]:
     """Serve a database on a free port, as one process of the service would."""
     configured = settings(port=0)
-    async with open_database(dsn) as database:
+    async with open_database(dsn, replicas=replicas) as database:
         with listen(configured) as listener:
             stop = Stop()
             app = create_app(

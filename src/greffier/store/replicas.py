@@ -39,6 +39,7 @@ class Replica:
         self.slots = Slots(dsn, size, patience=0.0)
         self.lsn = 0
         self.shunned_until = 0.0
+        self._look: asyncio.Task[str] | None = None
 
     async def reaches(self, position: Position, until: float) -> bool:
         """Wait until this standby has replayed a position, or a moment has come.
@@ -47,16 +48,26 @@ class Replica:
             Unavailable: It does not answer.
         """
         while self.lsn < position.lsn:
-            ((standby, lsn, epoch),) = await self.slots.run(REPLAYED, again=True)
-            if not standby or epoch != position.epoch:
+            # All who wait share one look.
+            if self._look is None or self._look.done():
+                self._look = asyncio.create_task(self._look_at_it())
+            epoch = await asyncio.shield(self._look)
+            if epoch != position.epoch:
                 # Promoted, or of another history: its numbers say nothing about ours.
                 raise Unavailable
-            self.lsn = max(self.lsn, int(lsn))
             if self.lsn < position.lsn:
                 if time.monotonic() + LOOK > until:
                     return False
                 await asyncio.sleep(LOOK)
         return True
+
+    async def _look_at_it(self) -> str:
+        """Learn how far it is, and of which history; none when it is no standby any more."""
+        ((standby, lsn, epoch),) = await self.slots.run(REPLAYED, again=True)
+        if not standby:
+            return ""
+        self.lsn = max(self.lsn, int(lsn))
+        return str(epoch)
 
 
 class Replicas:
