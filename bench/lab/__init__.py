@@ -1,0 +1,1 @@
+"""What the measurements in ``promises`` share: how much, a server under load, and its floor."""

@@ -1,0 +1,49 @@
+"""How much is measured, and on how much."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from greffier.bench.turns import Effort
+
+#: Bytes on disk that one message of these benchmarks takes, with its indexes and its part of the
+#: log until the next checkpoint.
+MESSAGE_BYTES = 1_500
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The size of a run."""
+
+    name: str
+    effort: Effort
+    #: Conversations that are appended to.
+    talks: int
+    #: Messages of the long conversation, and of the one whose context is built.
+    long: int
+    context: int
+    #: Conversations in all, and of the one user who has many.
+    lists: int
+    many: int
+
+
+FULL = Scale("full", Effort(5, 4), 10_000, 5_000_000, 100_000, 1_000_000, 10_000)
+QUICK = Scale("quick", Effort(3, 2), 10_000, 500_000, 100_000, 100_000, 10_000)
+#: For the tests: everything runs, nothing is worth a number.
+TINY = Scale("tiny", Effort(1, 0.1), 50, 2_000, 500, 300, 100)
+
+
+def fitting(scale: Scale, folder: Path) -> tuple[Scale, str | None]:
+    """Make the long conversation as long as the disk has room for.
+
+    Returns:
+        The scale, and a word when it is another.
+    """
+    room = shutil.disk_usage(folder).free // 2 // MESSAGE_BYTES
+    if room >= scale.long:
+        return scale, None
+    smaller = max(room // 1_000_000 * 1_000_000, 100_000)
+    word = f"The disk has room for {smaller:,} messages, not for {scale.long:,}."
+    return replace(scale, long=smaller), word
