@@ -59,7 +59,10 @@ def started(**variables: str) -> Iterator[Running]:
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM],
         env=kept
-        | {f"GREFFIER_{name}": value for name, value in {"PORT": "0", **variables}.items()},
+        | {
+            f"GREFFIER_{name}": value
+            for name, value in {"PORT": "0", "RATE_LIMIT": "off", **variables}.items()
+        },
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,

@@ -9,6 +9,7 @@ import json
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import jwt
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from greffier.access import Principal
+from greffier.cli.token import _sign
 from greffier.errors import SettingsError, Unauthenticated, Unavailable
 from greffier.server import create_app
 from greffier.server.auth import Claims, issue
@@ -348,7 +350,9 @@ async def database_open(database: str) -> AsyncIterator[Database]:
 
 def _served(database: Database, **more: Any) -> Served:
     log = io.BytesIO()
-    app = create_app(database, load(more), log=make_logger("info", "json", log))
+    app = create_app(
+        database, load({"rate_limit": "off", **more}), log=make_logger("info", "json", log)
+    )
     return Served(app, database, log)
 
 
@@ -356,7 +360,7 @@ async def test_people_come_in_by_the_provider_s_tokens(
     database_open: Database, idp: Provider, signer: Signer
 ) -> None:
     """Without a secret; what the secret would sign opens nothing."""
-    served = _served(database_open, jwks_url=idp.url, rate_limit="off")
+    served = _served(database_open, jwks_url=idp.url)
     async with served.anonymous() as http:
         me = await http.get("/v1/me", headers=_bearer(signer.token(name="Ada")))
         forged = await http.get("/v1/me", headers=_bearer(_hs256(SECRET.encode())))
@@ -424,8 +428,12 @@ def test_keys_come_over_the_web(url: str) -> None:
 
 
 def test_with_a_provider_it_is_no_local_mode() -> None:
-    """People can be told apart, so others may come in."""
-    assert not load({"jwks_url": "https://id.example/keys"}).local_mode
+    """People can be told apart, so others may come in; and tokens are the provider's to make."""
+    found = load({"jwks_url": "https://id.example/keys"})
+
+    assert not found.local_mode
+    with pytest.raises(SettingsError, match="JWKS_URL"):
+        _sign(found, "ada", timedelta(days=1), name=None, email=None, admin=False)
 
 
 def _claims(**more: Any) -> dict[str, Any]:
