@@ -2,8 +2,9 @@
 
 A block after ``<!-- tour: shell -->`` is typed into a shell line by line (``$ `` begins a command,
 what follows is its output), one after ``<!-- tour: python -->`` is run as a program whose output is
-the block after ``<!-- tour: output -->``.  In an output ``…`` stands for what is another one each
-time, and alone on a line for any lines.
+the block after ``<!-- tour: output -->``.  What a block marked ``setup`` sets is there in every
+shell.  In an output ``…`` stands for what is another one each time, and alone on a line for any
+lines.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import contextlib
 import itertools
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -72,16 +74,29 @@ def prose(page: Path) -> str:
 
 
 def steps(console: str) -> list[Step]:
-    """The commands of a block and their outputs; a backslash at its end continues a command."""
-    found: list[tuple[list[str], list[str]]] = []
+    """The commands of a block and their outputs; an open quotation goes on over lines."""
+    found: list[Step] = []
     for line in console.splitlines():
-        if line.startswith("$ "):
-            found.append(([line[2:]], []))
-        elif found and found[-1][0][-1].endswith("\\") and not found[-1][1]:
-            found[-1][0].append(line)
+        last = found[-1] if found else None
+        if last is not None and not last.output and _goes_on(last.command):
+            found[-1] = Step(f"{last.command}\n{line}", "")
+        elif line.startswith("$ "):
+            found.append(Step(line[2:], ""))
         else:
-            found[-1][1].append(line)
-    return [Step("\n".join(command), "\n".join(output)) for command, output in found]
+            assert last is not None, f"{line!r} is the output of nothing"
+            found[-1] = Step(last.command, f"{last.output}{line}\n")
+    return found
+
+
+def _goes_on(command: str) -> bool:
+    """Whether a command ends within a quotation, or before the end of what it is given to read."""
+    if given := re.search(r"<< '(\w+)'\n?(.*)", command, re.DOTALL):
+        return given[1] not in given[2].splitlines()
+    try:
+        shlex.split(command)
+    except ValueError:
+        return True
+    return False
 
 
 def shows(expected: str, got: str) -> bool:
@@ -100,23 +115,31 @@ class Served:
     address: str
     environment: dict[str, str]
     folder: Path
+    #: Typed before what a page shows.
+    setup: str = ""
+
+    def after(self, commands: list[str]) -> Served:
+        """The same, with what these commands set in every shell."""
+        # Made once: to sign a token takes half a second each time.
+        *_, made = self.types([*commands, "declare -p TOKEN; declare -f"])
+        return replace(self, setup=made)
 
     def types(self, commands: list[str]) -> list[str]:
         """Type commands into one shell, as a page shows them; gives what each of them prints."""
         script = "".join(f"{self._here(one)}\nprintf '{_END}'\n" for one in commands)
         done = subprocess.run(
             ["bash", "-s"],
-            input=script,
+            input=f"{self.setup}\n{script}",
             env=self.environment,
             cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            check=True,
+            check=False,
         )
         return done.stdout.split(_END)[:-1]
 
-    def runs(self, program: str) -> str:
+    def runs(self, program: str, *, check: bool = False) -> str:
         """Run a Python program of a page; gives what it prints."""
         done = subprocess.run(
             [sys.executable, "-c", self._here(program)],
@@ -127,6 +150,7 @@ class Served:
             text=True,
             check=False,
         )
+        assert done.returncode == 0 or not check, done.stdout
         return done.stdout
 
     def tour(self, page: Path) -> list[str]:
@@ -155,7 +179,7 @@ class Served:
 
 
 @contextlib.contextmanager
-def served(folder: Path) -> Iterator[Served]:
+def served(folder: Path, **settings: str) -> Iterator[Served]:
     """Run ``greffier serve`` on a free port, its data in a folder, until the end of the block."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("GREFFIER_")
@@ -165,7 +189,7 @@ def served(folder: Path) -> Iterator[Served]:
     environment |= {"LC_ALL": "C.UTF-8", "COLUMNS": "100"}
     process = subprocess.Popen(
         [GREFFIER, "serve", "--port", "0", "--log-level", "error"],
-        env=environment,
+        env=environment | settings,
         cwd=folder,
         stderr=subprocess.PIPE,
         text=True,
