@@ -47,17 +47,20 @@ class Checks:
         self.record = record
         #: By conversation and rev: what a fresh read showed when that was the newest.
         self.views: dict[UUID, dict[int, View]] = {}
+        #: By conversation: somebody who takes one small answer a step, and so is half-way mostly.
+        self.slow: dict[UUID, View] = {}
 
     async def conversation(self, talk: Talk, random: Random) -> None:
         """Read one conversation in every way."""
         fresh = await look(self.database, talk.id)
         await self._against_the_model(talk, fresh)
         views = self.views.setdefault(talk.id, {})
+        slow = self.slow.get(talk.id, NOTHING)
         readers = [None, *(user for user, person in talk.people.items() if person.present)]
         await asyncio.gather(
             *(
                 self._catch_up(talk, view, fresh, random.choice(readers), random.choice(SIZES))
-                for view in (NOTHING, *views.values())
+                for view in (NOTHING, slow, *views.values())
             ),
             *(self._seen_by(talk, reader) for reader in readers),
             *(self._page(talk, random.choice(readers), random) for _ in range(4)),
@@ -68,6 +71,13 @@ class Checks:
             self._export(talk),
         )
         views[fresh.rev] = fresh
+        if slow.rev == fresh.rev:
+            slow = random.choice([NOTHING, *views.values()])
+        async for found in answers(
+            self.database, talk.id, slow.rev, limits=replace(DEFAULT, page_bytes=1)
+        ):
+            self.slow[talk.id] = slow.apply(found.body())
+            break
 
     async def absent(self, talk_id: UUID) -> None:
         """An erased conversation is gone for all."""
