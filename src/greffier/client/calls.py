@@ -1,0 +1,312 @@
+"""The library's names, over HTTP: the caller is whoever the token names."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from greffier.client.http import Wire
+from greffier.client.wire import Change
+from greffier.model.conversation import (
+    Conversation,
+    ConversationPatch,
+    Kind,
+    MemberRole,
+    NewConversation,
+    NewParticipant,
+)
+from greffier.model.ids import uuid7
+from greffier.model.message import Draft, Message, Role, ToolCall
+from greffier.model.page import ConversationList, Page
+from greffier.read.people import Participant, Reader
+from greffier.read.stats import Stats
+
+UNSET = msgspec.UNSET
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A message as it stands on record, and the rev it is in."""
+
+    message: Message
+    rev: int
+
+
+class StoredMany(msgspec.Struct, frozen=True):
+    """Messages as they stand on record, and the rev they are in."""
+
+    messages: list[Message]
+    rev: int
+
+
+class Rewound(msgspec.Struct, frozen=True):
+    """How many undeleted messages left the path, and the rev since which they are gone."""
+
+    removed: int
+    rev: int
+
+
+class _Data(msgspec.Struct, frozen=True):
+    data: msgspec.Raw
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """How far somebody has read, and the conversation's rev."""
+
+    last_read_seq: int
+    rev: int
+
+
+def path(conversation_id: UUID | str, *more: object) -> str:
+    """The path of a conversation, or of something in it."""
+    return "/".join(("/v1/conversations", str(conversation_id), *map(str, more)))
+
+
+class Conversations:
+    """Create, read, change, archive and erase conversations."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    async def create(
+        self,
+        *,
+        id: UUID | str | None = None,  # noqa: A002 - the contract's name
+        kind: Kind = "assistant",
+        title: str | None = None,
+        subject: str | None = None,
+        agent: UUID | str | None = None,
+        history_limit: int = 30,
+        metadata: Mapping[str, Any] | None = None,
+        participants: Mapping[str, MemberRole] | None = None,
+    ) -> Conversation:
+        """Create a conversation of the caller's; the same request under the same id finds it.
+
+        Without an id one is made here, so that a request that is sent again makes nothing twice.
+        """
+        new = NewConversation(
+            id=uuid7() if id is None else UUID(str(id)),
+            kind=kind,
+            title=title,
+            subject=subject,
+            agent_id=None if agent is None else UUID(str(agent)),
+            history_limit=history_limit,
+            metadata=None if metadata is None else dict(metadata),
+            participants=None
+            if participants is None
+            else [NewParticipant(user, role) for user, role in participants.items()],
+        )
+        return await self.make(new)
+
+    async def make(self, new: NewConversation) -> Conversation:
+        """Create a conversation as described."""
+        body = await self._wire.write("POST", "/v1/conversations", new)
+        return msgspec.json.decode(body, type=Conversation)
+
+    async def get(self, conversation_id: UUID | str) -> Conversation:
+        """Read one conversation as the caller sees it."""
+        found: Conversation = await self._wire.get(path(conversation_id), Conversation)
+        return found
+
+    async def list(
+        self,
+        *,
+        limit: int = 20,
+        cursor: str | None = None,
+        kind: Kind | None = None,
+        subject: str | None = None,
+        archived: bool = False,
+    ) -> ConversationList:
+        """List the caller's conversations, last activity first; go on with ``next_cursor``."""
+        found: ConversationList = await self._wire.get(
+            "/v1/conversations",
+            ConversationList,
+            limit=limit,
+            cursor=cursor,
+            kind=kind,
+            subject=subject,
+            archived=archived,
+        )
+        return found
+
+    async def update(
+        self,
+        conversation_id: UUID | str,
+        *,
+        title: str | msgspec.UnsetType | None = UNSET,
+        metadata: Mapping[str, Any] | msgspec.UnsetType = UNSET,
+        history_limit: int | msgspec.UnsetType = UNSET,
+        archived: bool | msgspec.UnsetType = UNSET,
+    ) -> Conversation:
+        """Change what may change, in one rev; what is not given stays."""
+        change = ConversationPatch(
+            title=title,
+            metadata=metadata if isinstance(metadata, msgspec.UnsetType) else dict(metadata),
+            history_limit=history_limit,
+            archived=archived,
+        )
+        body = await self._wire.write("PATCH", path(conversation_id), change)
+        return msgspec.json.decode(body, type=Conversation)
+
+    async def archive(self, conversation_id: UUID | str) -> Conversation:
+        """Take it out of the active list; it is read as before and takes no new messages."""
+        return await self.update(conversation_id, archived=True)
+
+    async def erase(self, conversation_id: UUID | str) -> None:
+        """Erase it with everything in it; only its id is remembered, as gone."""
+        await self._wire.write("DELETE", path(conversation_id))
+
+    async def participants(self, conversation_id: UUID | str) -> builtins.list[Participant]:
+        """List who is in it, in the order they came."""
+        found = await self._wire.get(path(conversation_id, "participants"), _Data)
+        return msgspec.json.decode(found.data, type=list[Participant])
+
+    async def join(
+        self, conversation_id: UUID | str, user: str, *, role: MemberRole = "member"
+    ) -> Participant:
+        """Bring somebody in."""
+        body = await self._wire.write(
+            "POST", path(conversation_id, "participants"), NewParticipant(user, role)
+        )
+        return msgspec.json.decode(body, type=Participant)
+
+    async def leave(self, conversation_id: UUID | str, user: str) -> None:
+        """Take somebody out, or leave oneself."""
+        await self._wire.write("DELETE", path(conversation_id, "participants", user))
+
+    async def read(self, conversation_id: UUID | str, seq: int) -> Mark:
+        """Move the caller's mark forward, never back, at most to the last message."""
+        body = await self._wire.write("PUT", path(conversation_id, "read"), {"seq": seq})
+        return msgspec.json.decode(body, type=Mark)
+
+    async def changes(
+        self, conversation_id: UUID | str, *, since: int, epoch: str | None = None
+    ) -> Change:
+        """Ask what changed since a rev; with ``next`` there is more after its ``rev``."""
+        found: Change = await self._wire.get(
+            path(conversation_id, "changes"), Change, since=since, epoch=epoch
+        )
+        return found
+
+    async def stats(self, conversation_id: UUID | str) -> Stats:
+        """Count what was said in it."""
+        found: Stats = await self._wire.get(path(conversation_id, "stats"), Stats)
+        return found
+
+
+class Messages:
+    """Put messages on record, and read them in pages."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    async def append(
+        self,
+        conversation_id: UUID | str,
+        *,
+        role: Role = "user",
+        content: str | None = None,
+        id: UUID | str | None = None,  # noqa: A002 - the contract's name
+        parts: Sequence[Mapping[str, Any]] | None = None,
+        tool_calls: Sequence[ToolCall] | None = None,
+        tool_call_id: str | None = None,
+        name: str | None = None,
+        reasoning: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        said_at: datetime | None = None,
+    ) -> Message:
+        """Append one message; it is committed to disk when this returns.
+
+        After ``Unanswered`` it may be on record or not: send it again under the same id.
+        """
+        draft = Draft(
+            id=None if id is None else UUID(str(id)),
+            role=role,
+            content=content,
+            parts=None if parts is None else [dict(part) for part in parts],
+            tool_calls=None if tool_calls is None else list(tool_calls),
+            tool_call_id=tool_call_id,
+            name=name,
+            reasoning=reasoning,
+            metadata=None if metadata is None else dict(metadata),
+            said_at=said_at,
+        )
+        return (await self.put(conversation_id, draft)).message
+
+    async def put(self, conversation_id: UUID | str, draft: Draft) -> Stored:
+        """Append a draft, and tell the rev it is in."""
+        body = await self._wire.write("POST", path(conversation_id, "messages"), draft)
+        return msgspec.json.decode(body, type=Stored)
+
+    async def append_many(
+        self, conversation_id: UUID | str, messages: Sequence[Draft]
+    ) -> list[Message]:
+        """Append several messages, all or none, as one rev; ids already there are returned."""
+        body = await self._wire.write(
+            "POST", path(conversation_id, "messages"), {"messages": list(messages)}
+        )
+        return msgspec.json.decode(body, type=StoredMany).messages
+
+    async def recent(self, conversation_id: UUID | str, *, limit: int = 15) -> Page:
+        """Read the latest page, oldest first."""
+        return await self._page(conversation_id, limit=limit)
+
+    async def before(self, conversation_id: UUID | str, seq: int, *, limit: int = 15) -> Page:
+        """Read the page before a message."""
+        return await self._page(conversation_id, limit=limit, before=seq)
+
+    async def after(
+        self,
+        conversation_id: UUID | str,
+        seq: int,
+        *,
+        limit: int = 15,
+        superseded: bool = False,
+    ) -> Page:
+        """Read the page after a message; with ``superseded`` of the whole record."""
+        include = "superseded" if superseded else None
+        return await self._page(conversation_id, limit=limit, after=seq, include=include)
+
+    async def around(self, conversation_id: UUID | str, seq: int, *, limit: int = 15) -> Page:
+        """Read a page with a message in its middle."""
+        return await self._page(conversation_id, limit=limit, around=seq)
+
+    async def get(self, conversation_id: UUID | str, seq: int) -> Message:
+        """Read one message, whole, on the active path or not."""
+        found: Message = await self._wire.get(path(conversation_id, "messages", seq), Message)
+        return found
+
+    async def edit(self, conversation_id: UUID | str, seq: int, content: str) -> Message:
+        """Give a message a new text; the earlier one stays among its versions."""
+        where = path(conversation_id, "messages", seq)
+        body = await self._wire.write("PATCH", where, {"content": content})
+        return msgspec.json.decode(body, type=Message)
+
+    async def delete(self, conversation_id: UUID | str, seq: int, *, erase: bool = False) -> None:
+        """Delete a message, or erase it: then its content is nowhere any more."""
+        await self._wire.write("DELETE", path(conversation_id, "messages", seq), erase=erase)
+
+    async def rewind(self, conversation_id: UUID | str, *, after_seq: int) -> int:
+        """Take everything after a message off the active path; returns how many left it."""
+        return (await self.rewound(conversation_id, after_seq)).removed
+
+    async def rewound(self, conversation_id: UUID | str, after_seq: int) -> Rewound:
+        """Take everything after a message off the active path, and tell the rev."""
+        where = path(conversation_id, "rewind")
+        body = await self._wire.write("POST", where, {"after_seq": after_seq})
+        return msgspec.json.decode(body, type=Rewound)
+
+    async def readers(self, conversation_id: UUID | str, seq: int) -> list[Reader]:
+        """Say who has read a message, and when; never its author."""
+        found: list[Reader] = await self._wire.get(
+            path(conversation_id, "messages", seq, "readers"), list[Reader]
+        )
+        return found
+
+    async def _page(self, conversation_id: UUID | str, **query: Any) -> Page:
+        found: Page = await self._wire.get(path(conversation_id, "messages"), Page, **query)
+        return found

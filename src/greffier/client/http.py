@@ -1,0 +1,155 @@
+"""The wire to a server: requests, refusals as this package's errors, and read-your-writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import httpx2
+import msgspec
+
+from greffier.errors import CODES, Error, Invalid, Problem, Unavailable
+
+#: Seconds for a connection, and for an answer to begin.
+CONNECT, ANSWER = 10.0, 30.0
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Unanswered(Unavailable):
+    """No answer came: whether it was done is not known, and the same request may be made again."""
+
+
+class _Fault(msgspec.Struct):
+    pointer: str = ""
+    code: str = ""
+    detail: str = ""
+
+
+class _Refusal(msgspec.Struct):
+    code: str = ""
+    detail: str | None = None
+    errors: list[_Fault] = []
+
+
+class Wire:
+    """Calls to one server in one person's name.
+
+    Each answer to a write carries a position; each later read sends it back, so that whatever
+    answers it, a standby too, has what was written.
+    """
+
+    def __init__(self, url: str, token: str, *, transport: Any = None) -> None:
+        """Describe the wire; connections are opened when they are needed.
+
+        Args:
+            url: Where the server is, without ``/v1``.
+            token: A JWT or an API key.
+            transport: Another way to the server, for tests.
+        """
+        self.url = url.rstrip("/")
+        self.token = token
+        #: What the last write was answered with.
+        self.position: str | None = None
+        self.http = httpx2.AsyncClient(
+            base_url=self.url,
+            headers={"authorization": f"Bearer {token}", "accept": "application/json"},
+            timeout=httpx2.Timeout(ANSWER, connect=CONNECT),
+            transport=transport,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.http.aclose()
+
+    async def get(self, path: str, form: Any, /, **query: Any) -> Any:
+        """Read something.
+
+        Raises:
+            Error: The refusal, by its code.
+            Unanswered: No answer came.
+        """
+        params = {k: _text(v) for k, v in query.items() if v is not None}
+        headers = {} if self.position is None else {"greffier-position": self.position}
+        return msgspec.json.decode(
+            await self._call("GET", path, None, params=params, headers=headers), type=form
+        )
+
+    async def write(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **query: Any,
+    ) -> bytes:
+        """Change something, and keep its position for the reads that follow.
+
+        Raises:
+            Error: The refusal, by its code.
+            Unanswered: No answer came; it may have been done.
+        """
+        params = {k: _text(v) for k, v in query.items() if v is not None}
+        content = None if body is None else _encode(body)
+        return await self._call(method, path, content, params=params, headers=dict(headers or {}))
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        content: bytes | None,
+        *,
+        params: dict[str, str],
+        headers: dict[str, str],
+    ) -> bytes:
+        if content is not None:
+            headers["content-type"] = "application/json"
+        try:
+            answer = await self.http.request(
+                method, path, content=content, params=params, headers=headers
+            )
+        except httpx2.TransportError as error:
+            raise Unanswered(f"The server did not answer: {type(error).__name__}.") from error
+        if (position := answer.headers.get("greffier-position")) is not None:
+            self.position = position
+        if not answer.is_success:
+            raise refusal(answer.status_code, answer.headers, answer.content)
+        return answer.content
+
+
+def refusal(status: int, headers: Mapping[str, str], body: bytes) -> Error:
+    """Make the error that an answer stands for; what is no problem of ours goes by its status."""
+    try:
+        said = msgspec.json.decode(body, type=_Refusal)
+    except msgspec.DecodeError:
+        said = _Refusal()
+    kind = CODES.get(said.code)
+    if kind is None:
+        # A proxy's word: 502, 503 and 504 say nothing of what became of the request.
+        kind = Unanswered if status in (502, 503, 504) else _BY_STATUS.get(status, Error)
+    if kind is Invalid:
+        faults = tuple(Problem(one.pointer, one.code, one.detail) for one in said.errors)
+        return Invalid(said.detail, problems=faults)
+    return kind(said.detail, retry_after=_seconds(headers.get("retry-after")))
+
+
+_BY_STATUS = {kind.status: kind for kind in reversed(CODES.values())}
+
+
+def _seconds(text: str | None) -> float | None:
+    return float(text) if text is not None and text.isascii() and text.isdigit() else None
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
