@@ -31,11 +31,11 @@ _QUESTIONS = (
     # The place counts: a row taken as a whole (select *, a row type) is by position.
     """
     select format('column %s.%s | place %s, %s, collation %s, not null %s, default %s, identity %s,'
-            ' generated %s, storage %s, compression %s, options %s, grants %s',
+            ' generated %s, storage %s, compression %s, statistics %s, options %s, grants %s',
         c.relname, a.attname, rank() over (partition by c.oid order by a.attnum),
         format_type(a.atttypid, a.atttypmod), a.attcollation::regcollation, a.attnotnull,
         pg_get_expr(d.adbin, d.adrelid), a.attidentity, a.attgenerated, a.attstorage,
-        a.attcompression, a.attoptions, a.attacl)
+        a.attcompression, a.attstattarget, a.attoptions, a.attacl)
     from pg_attribute a
     join pg_class c on c.oid = a.attrelid
     left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
@@ -94,11 +94,14 @@ _QUESTIONS = (
 
 
 async def catalogue(connection: Connection) -> list[str]:
-    """Describe everything in the schema ``greffier``, each time in the same order."""
+    """Describe everything in our schemas, each time in the same order."""
     lines: list[str] = []
-    for question in _QUESTIONS:
-        found: list[str] = sorted(row[0] for row in await connection.fetch(question))
-        lines += [line for text in found for line in text.splitlines()]
+    # greffier_me is for people who connect with a role of their own.
+    for schema in ("greffier", "greffier_me"):
+        for question in _QUESTIONS:
+            asked = question.replace("'greffier'", f"'{schema}'")
+            found: list[str] = sorted(row[0] for row in await connection.fetch(asked))
+            lines += [line for text in found for line in text.splitlines()]
     return lines
 
 

@@ -37,6 +37,8 @@ ERASED_WITH = {
     "api_keys.name": "person",
     "api_keys.created_by": "person",
     "api_keys.key_hash": "person",
+    "database_roles.role_name": "person",
+    "database_roles.user_id": "person",
     "conversations.kind": "no",
     "conversations.title": "conversation",
     "conversations.subject": "conversation",

@@ -1858,6 +1858,1074 @@ begin
     end if;
 end $$;
 
+-- Direct access: people who reach the database with a role of their own see and change what is
+-- theirs, in the schema greffier_me (reading in 86, writing in 87 to 89), and nothing else.
+--
+-- Who somebody is: database_roles maps current_user, and nothing else, to a user of ours.  A client
+-- becomes another current_user only through a role it was given (SET ROLE) or a SECURITY DEFINER
+-- function of whoever owns it; no setting, argument or search_path takes part.
+--
+-- What holds them, from outside in:
+--   1. USAGE on greffier_me is granted to each admitted role, and on greffier to none.  What is in
+--      greffier_me is granted to PUBLIC, so that there is one GRANT a person to give, revoke and
+--      restore, and no group role, which is the whole cluster's and would be in every dump's way.
+--   2. Every row they read comes through a view for current_user, with security_barrier: a cheap
+--      function in a WHERE sees no row that is not theirs.
+--   3. Row-level security is on for every table that holds somebody's words or name (99), so that a
+--      GRANT too many, or pg_read_all_data, shows one's own rows at most.
+--   4. They write through one SECURITY DEFINER function (88), which calls what the server calls.
+--
+-- Row-level security is not forced on the owner: the service owns the tables, asks for everything
+-- under its own checks, and its plans stay what they are.
+
+do $$ begin
+    if to_regnamespace('greffier_me') is null then
+        create schema greffier_me;
+    end if;
+end $$;
+set search_path = greffier;
+
+-- Which user a database role is.  By name, so that a dump can be restored elsewhere; the name alone
+-- opens nothing to a later role called the same, which lacks the GRANT.
+create table database_roles (
+    role_name name primary key,
+    user_id text not null check (user_id <> '')
+);
+alter table database_roles
+    -- as for all that names somebody (90)
+    alter role_name set statistics 0, alter user_id set statistics 0,
+    enable row level security;
+create policy own on database_roles for select using (role_name = current_user);
+grant select on database_roles to public;
+
+-- The user whom this role is; null when it was not admitted.  No definer's function, for it is to
+-- see the caller's current_user.
+create function greffier_me.whoami() returns text
+language sql stable parallel safe
+return (select user_id from greffier.database_roles where role_name = current_user);
+
+-- Tables whose rows name their user: a policy on that column, without a subquery.
+alter table users enable row level security;
+create policy own on users for select using (id = greffier_me.whoami());
+alter table participants enable row level security;
+create policy own on participants for select using (user_id = greffier_me.whoami());
+alter table listings enable row level security;
+create policy own on listings for select using (user_id = greffier_me.whoami());
+alter table feedback enable row level security;
+create policy own on feedback for select using (user_id = greffier_me.whoami());
+alter table read_marks enable row level security;
+create policy own on read_marks for select using (user_id = greffier_me.whoami());
+grant select on users, listings, feedback, read_marks to public;
+
+-- Promise: the database role is this user from now on and may use greffier_me; said again, it is
+--          another user.  A role that nothing here would hold is refused.  The owner alone may.
+-- How:     to be run again for all after a restore into a cluster with the same roles:
+--          select greffier.admit_role_v1(role_name, user_id) from greffier.database_roles
+-- Locks:   the user's row, only when it is new.
+create function admit_role_v1(p_role name, p_user text) returns void
+language plpgsql as $$
+declare
+    v_role pg_roles;
+    v_owner name := (
+        select pg_get_userbyid(relowner) from pg_class where oid = 'greffier.messages'::regclass);
+begin
+    select * into v_role from pg_roles where rolname = p_role;
+    if not found then
+        raise exception using errcode = 'GR404', message = 'no such database role';
+    end if;
+    -- CREATEROLE gives itself the roles of others; these members read or write past all checks.
+    if v_role.rolsuper or v_role.rolbypassrls or v_role.rolcreaterole or exists (
+        select from unnest(array[
+            v_owner, 'pg_read_all_data', 'pg_write_all_data', 'pg_read_all_stats',
+            'pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program'
+        ]) as power
+        where pg_has_role(p_role, power, 'member')
+    ) then
+        raise exception using errcode = 'GR422',
+            message = 'nothing here would hold this role: it has rights beyond its own rows';
+    end if;
+    if octet_length(p_user) not between 1 and 256 then
+        raise exception using errcode = 'GR422', message = 'a user id has 1 to 256 bytes';
+    end if;
+    -- What the service's own keys write is written by these.
+    if p_user = 'service' or starts_with(p_user, 'service:') then
+        raise exception using errcode = 'GR422', message = 'this is the service, and no user';
+    end if;
+    perform see_user_v1(p_user, null, null);
+    insert into database_roles (role_name, user_id) values (p_role, p_user)
+    on conflict (role_name) do update set user_id = excluded.user_id;
+    execute format('grant usage on schema greffier_me to %I', p_role);
+end $$;
+
+-- Promise: the database role is nobody here any more; what its user wrote stays.  A role that is
+--          gone can be dismissed too.
+-- Locks:   none.
+create function dismiss_role_v1(p_role name) returns void
+language plpgsql as $$
+begin
+    delete from database_roles where role_name = p_role;
+    if exists (select from pg_roles where rolname = p_role) then
+        execute format('revoke usage on schema greffier_me from %I', p_role);
+    end if;
+end $$;
+
+-- Direct access, reading: what an admitted role sees.  Each view is the caller's alone, whoever
+-- that is when it is read: also in a cursor, a prepared statement, a function, or COPY.
+
+set search_path = greffier;
+
+-- The caller's conversations; every view of a conversation starts here.
+--
+-- Listings find them by user, and the participant's row proves it.  The cast hides from the planner
+-- that it is one id: it could otherwise begin with the messages of somebody else's conversation,
+-- throw them away afterwards, and EXPLAIN ANALYZE would tell a stranger how many there are.
+create view mine as
+select l.conversation_id, r.user_id as me, p.role as my_role, p.last_read_seq, c.id, c.kind, c.title,
+    c.subject, c.agent_id, c.owner_id, c.history_limit, c.metadata, c.created_at, c.updated_at,
+    c.archived_at, c.first_seq, c.last_seq, c.path, c.message_count, c.rev
+from database_roles r
+join listings l on l.user_id = r.user_id and l.removed_at is null
+join participants p on p.user_id = l.user_id and p.left_at is null
+    and p.conversation_id = l.conversation_id::text::uuid
+join conversations c on c.id = p.conversation_id
+where r.role_name = current_user;
+
+create view my_conversations with (security_barrier) as
+select c.conversation_id as id, c.kind, c.title, c.subject, c.agent_id, c.owner_id, c.my_role,
+    c.last_read_seq, c.history_limit, c.metadata, c.archived_at is not null as archived,
+    c.created_at, c.updated_at, c.archived_at, c.first_seq, c.last_seq, c.message_count, c.rev
+from mine c;
+
+-- Everything ever said, superseded (not active) or not.  Of a deleted message as much is left as
+-- message_json shows.
+create view my_record with (security_barrier) as
+select c.conversation_id, m.seq, m.id, m.parent_seq, m.role, m.author_id, m.author_name,
+    m.written_by,
+    case when m.deleted_at is null then m.content end as content,
+    case when m.deleted_at is null then m.parts end as parts,
+    case when m.deleted_at is null then m.tool_calls end as tool_calls,
+    m.tool_call_id, m.name,
+    case when m.deleted_at is null then m.reasoning end as reasoning,
+    m.status, m.run_id, m.created_at, m.said_at, m.edited_at, m.deleted_at,
+    coalesce(m.changed_rev, m.rev) as rev,
+    coalesce(case when m.deleted_at is null then m.metadata end, '{}') as metadata,
+    m.seq <@ c.path as active
+from mine c
+join messages m on m.conversation_id = c.id and m.seq between c.first_seq and c.last_seq;
+
+create view my_participants with (security_barrier) as
+select c.conversation_id, p.user_id, u.name, p.role, p.joined_at, p.last_read_seq
+from mine c
+join participants p on p.conversation_id = c.id and p.left_at is null
+left join users u on u.id = p.user_id;
+
+grant select on my_conversations, my_record, my_participants to public;
+
+-- Views that are written to (89) stand before these as the caller's own, with SELECT as all that
+-- the caller has behind them.  LOCK TABLE and FOR UPDATE reach through a view to its tables: with
+-- the owner's rights, DELETE on a view would do to stop the whole service by an open transaction.
+create view greffier_me.conversations with (security_barrier, security_invoker) as
+select * from my_conversations;
+
+-- The active path, as a page shows it.
+create view greffier_me.messages with (security_barrier, security_invoker) as
+select conversation_id, seq, id, parent_seq, role, author_id, author_name, written_by, content,
+    parts, tool_calls, tool_call_id, name, reasoning, status, run_id, created_at, said_at,
+    edited_at, deleted_at, rev, metadata
+from my_record
+where active;
+
+create view greffier_me.participants with (security_barrier, security_invoker) as
+select * from my_participants;
+
+create view greffier_me.record with (security_barrier, security_invoker) as
+select * from my_record;
+
+-- The active path as stretches of seqs, normally one.
+create view greffier_me.path with (security_barrier) as
+select c.conversation_id, lower(x) as first_seq, upper(x) - 1 as last_seq
+from mine c
+cross join lateral unnest(c.path * int8multirange(int8range(c.first_seq, c.last_seq + 1))) x;
+
+-- Earlier texts of edited messages; none of a deleted one.
+create view greffier_me.versions with (security_barrier) as
+select c.conversation_id, v.seq, v.rev, v.content, v.parts, v.written_at, v.replaced_at,
+    v.replaced_by
+from mine c
+join message_versions v on v.conversation_id = c.id
+join messages m on m.conversation_id = v.conversation_id and m.seq = v.seq
+where m.deleted_at is null;
+
+create view greffier_me.branches with (security_barrier) as
+select c.conversation_id, b.id, b.path, b.left_at_rev, b.last_seq
+from mine c
+join branches b on b.conversation_id = c.id;
+
+-- Those that still let somebody in: all for the owner, else one's own.  Nobody sees a token again.
+create view greffier_me.invitations with (security_barrier) as
+select c.conversation_id, i.id, i.role, i.expires_at, i.max_uses, i.uses, i.created_by
+from mine c
+join invitations i on i.conversation_id = c.id and i.revoked_at is null
+    and (i.expires_at is null or i.expires_at > clock_timestamp())
+    and (i.max_uses is null or i.uses < i.max_uses)
+    and (c.my_role = 'owner' or i.created_by = c.me);
+
+-- What hangs on the user alone is read from the tables with the caller's own rights, under their
+-- policies.  Listings name the conversations by which feedback and marks are found; without them it
+-- would be a walk through everybody's.
+create view greffier_me.me with (security_barrier, security_invoker) as
+select r.user_id, u.name, u.email, r.role_name
+from database_roles r left join users u on u.id = r.user_id
+where r.role_name = current_user;
+
+create view greffier_me.feedback with (security_barrier, security_invoker) as
+select f.conversation_id, f.seq, f.rating, f.comment, f.at
+from database_roles r
+join listings l on l.user_id = r.user_id and l.removed_at is null
+join feedback f on f.conversation_id = l.conversation_id and f.user_id = l.user_id
+where r.role_name = current_user;
+
+create view greffier_me.read_marks with (security_barrier, security_invoker) as
+select k.conversation_id, k.upto_seq, k.at
+from database_roles r
+join listings l on l.user_id = r.user_id and l.removed_at is null
+join read_marks k on k.conversation_id = l.conversation_id and k.user_id = l.user_id
+where r.role_name = current_user;
+
+grant select on all tables in schema greffier_me to public;
+
+-- The newest messages before a seq (or at the end), oldest first, at the cost of what is returned:
+-- ORDER BY seq DESC LIMIT on the view would sort the whole conversation.
+create function greffier_me.page(
+    conversation_id uuid, before bigint default null, how_many integer default 15
+) returns setof greffier_me.messages
+language plpgsql stable rows 15
+set search_path = greffier_me, pg_temp as $$
+declare
+    x record;
+begin
+    for x in
+        select greatest(w.lo, w.hi - (page.how_many - w.newer) + 1) as lo, w.hi
+        from (
+            select s.lo, s.hi,
+                sum(s.hi - s.lo + 1) over (order by s.lo desc)::bigint - (s.hi - s.lo + 1) as newer
+            from (
+                select p.first_seq as lo, least(p.last_seq, page.before - 1) as hi
+                from path p
+                where p.conversation_id = page.conversation_id
+                  and (page.before is null or p.first_seq < page.before)
+            ) s
+        ) w
+        where w.newer < page.how_many
+        order by w.lo
+    loop
+        return query
+            select m.* from messages m
+            where m.conversation_id = page.conversation_id and m.seq between x.lo and x.hi
+            order by m.seq;
+    end loop;
+end $$;
+
+-- Direct access, what is asked for: checked and hashed here as model/draft.py and change/*.py do
+-- for the server, with the default limits (those a server is set to do not reach here).
+--
+-- The hash is another one than the server's, so an id used over HTTP and again in SQL is id-reused.
+
+set search_path = greffier;
+
+-- Refuses a text that is too long, or empty where it says something.
+create function check_text(
+    p_text text, p_field text, p_most integer, p_least integer default 0
+) returns void
+language plpgsql immutable as $$
+begin
+    if octet_length(p_text) > p_most then
+        raise exception using errcode = 'GR422',
+            message = format('%s: at most %s bytes are accepted', p_field, p_most);
+    end if;
+    if octet_length(p_text) < p_least then
+        raise exception using errcode = 'GR422', message = p_field || ': it may not be empty';
+    end if;
+end $$;
+
+-- Refuses what is no JSON object of at most 16 KiB.
+create function check_metadata(p_metadata json) returns void
+language plpgsql immutable as $$
+begin
+    if json_typeof(p_metadata) not in ('object', 'null') then
+        raise exception using errcode = 'GR422', message = 'metadata: an object';
+    end if;
+    perform check_text(p_metadata::text, 'metadata', 16384);
+    -- Refuses what json lets pass and a text cannot hold: NUL, half a surrogate pair.
+    perform p_metadata::jsonb;
+end $$;
+
+-- A list that was given and has something in it, else null.
+create function given_list(p_list json) returns json
+language sql immutable parallel safe
+return case json_typeof(p_list)
+    when 'array' then case when json_array_length(p_list) > 0 then p_list end end;
+
+-- The text of content parts, one part a line.
+create function parts_text(p_parts json) returns text
+language sql immutable parallel safe
+return (
+    select string_agg(p ->> 'text', e'\n' order by n)
+    from json_array_elements(p_parts) with ordinality x (p, n)
+    where json_typeof(p -> 'text') = 'string');
+
+-- Refuses a message that model/draft.py would refuse.
+create function check_draft(m json) returns void
+language plpgsql stable as $$
+declare
+    c_texts constant text[] := '{id,role,content,tool_call_id,name,reasoning,said_at}';
+    v_problem text;
+    v_role text;
+    v_parts boolean;
+    v_calls boolean;
+    v_key text;
+    p json;
+begin
+    if json_typeof(m) is distinct from 'object' then
+        raise exception using errcode = 'GR422', message = 'a message is an object';
+    end if;
+    for v_key in select json_object_keys(m) loop
+        if v_key <> all (c_texts || array['parts', 'tool_calls', 'metadata']) then
+            raise exception using errcode = 'GR422', message = 'a message has no field ' || v_key;
+        end if;
+        if v_key = any (c_texts) and json_typeof(m -> v_key) not in ('string', 'null') then
+            raise exception using errcode = 'GR422', message = v_key || ': a text';
+        end if;
+    end loop;
+    perform check_text(m ->> 'content', 'content', 262144);
+    perform check_text(m ->> 'reasoning', 'reasoning', 262144);
+    perform check_text(m ->> 'name', 'name', 256);
+    perform check_text(m ->> 'tool_call_id', 'tool_call_id', 256);
+    perform check_text((m -> 'parts')::text, 'parts', 262144);
+    perform check_text((m -> 'tool_calls')::text, 'tool_calls', 262144);
+    perform check_metadata(m -> 'metadata');
+    v_role := coalesce(m ->> 'role', 'user');
+    v_parts := given_list(m -> 'parts') is not null;
+    v_calls := given_list(m -> 'tool_calls') is not null;
+    v_problem := case
+        when v_role not in ('user', 'assistant', 'tool', 'system')
+                or json_typeof(m -> 'role') = 'null'
+            then 'role: one of user, assistant, tool, system'
+        when json_typeof(m -> 'parts') not in ('array', 'null') then 'parts: a list'
+        when json_typeof(m -> 'tool_calls') not in ('array', 'null') then 'tool_calls: a list'
+        when v_role = 'user' and coalesce(m ->> 'content', '') = '' and not v_parts
+            then 'content: a message of role user needs content or parts'
+        when v_role in ('tool', 'system') and m ->> 'content' is null and not v_parts
+            then 'content: a message of role ' || v_role || ' needs content'
+        when v_role = 'tool' and coalesce(m ->> 'tool_call_id', '') = ''
+            then 'tool_call_id: a tool''s result names the call it answers'
+        when v_role <> 'tool' and m ->> 'tool_call_id' is not null
+            then 'tool_call_id: only a message of role tool answers a call'
+        when v_role <> 'assistant' and v_calls
+            then 'tool_calls: only a message of role assistant calls tools'
+        when v_role <> 'assistant' and m ->> 'reasoning' is not null
+            then 'reasoning: only a message of role assistant has reasoning'
+        when m ->> 'said_at' !~ '^[0-9]{4}-.+(Z|[+-][0-9]{2}(:?[0-9]{2})?)$'
+            then 'said_at: a time names its offset from UTC'
+        when (m ->> 'said_at')::timestamptz not between '0002-01-01 UTC' and '9998-12-31 UTC'
+            then 'said_at: a time between the years 2 and 9998'
+    end;
+    if v_problem is null and v_parts then
+        perform (m -> 'parts')::jsonb;
+        for p in select json_array_elements(m -> 'parts') loop
+            v_problem := coalesce(v_problem, case
+                when json_typeof(p) <> 'object'
+                        or json_typeof(p -> 'type') is distinct from 'string'
+                    then 'parts: a content part has a type'
+                when p ->> 'type' = 'text' and json_typeof(p -> 'text') is distinct from 'string'
+                    then 'parts: a text part has a text'
+            end);
+        end loop;
+        if v_problem is null and m ->> 'content' <> coalesce(parts_text(m -> 'parts'), '') then
+            v_problem := 'content: with parts, content is their text';
+        end if;
+    end if;
+    if v_problem is null and v_calls then
+        perform (m -> 'tool_calls')::jsonb;
+        for p in select json_array_elements(m -> 'tool_calls') loop
+            if json_typeof(p) <> 'object'
+               or json_typeof(p -> 'id') is distinct from 'string'
+               or coalesce(p ->> 'type', 'function') <> 'function'
+               or json_typeof(p -> 'function') is distinct from 'object'
+               or json_typeof(p -> 'function' -> 'name') is distinct from 'string'
+               or json_typeof(p -> 'function' -> 'arguments') is distinct from 'string' then
+                v_problem := 'tool_calls: a call has an id, and a function with name and arguments';
+            end if;
+        end loop;
+    end if;
+    if v_problem is not null then
+        raise exception using errcode = 'GR422', message = v_problem;
+    end if;
+end $$;
+
+-- Tool calls as the API shows them, whatever else was in them.
+create function calls_as_shown(p_calls json) returns json
+language sql immutable parallel safe
+return (
+    select json_agg(json_build_object('id', p -> 'id', 'function', json_build_object(
+        'name', p -> 'function' -> 'name', 'arguments', p -> 'function' -> 'arguments'),
+        'type', 'function') order by n)
+    from json_array_elements(p_calls) with ordinality x (p, n));
+
+-- What was asked for, hashed; jsonb, so that spelling does not matter.  A time goes in as text: in
+-- JSON it would be in the session's time zone.
+create function asked_hash(p_asked jsonb) returns bytea
+language sql immutable parallel safe
+return sha256(convert_to(p_asked::text, 'UTF8'));
+
+-- Refuses with what append_message_v1 answers when it stores nothing.
+create function refuse_outcome(p_outcome text) returns void
+language plpgsql immutable as $$
+begin
+    case p_outcome
+    when 'stored', 'replayed' then
+        return;
+    when 'not-found' then
+        raise exception using errcode = 'GR404', message = 'no such conversation';
+    when 'forbidden' then
+        raise exception using errcode = 'GR403', message = 'your role here does not allow this';
+    when 'gone' then
+        raise exception using errcode = 'GR410', message = 'this conversation was erased';
+    when 'archived' then
+        raise exception using errcode = 'GR419', message = 'the conversation is archived';
+    when 'id-reused' then
+        raise exception using errcode = 'GR409', message = 'this id names another message';
+    when 'agent-fixed' then
+        raise exception using errcode = 'GR439', message = 'the conversation has another agent';
+    end case;
+end $$;
+
+-- Direct access, writing: one door, greffier_me.request, a view of one row whose first column is
+-- the caller's current_user.  UPDATE says in it what is wanted.  Its trigger runs as the owner,
+-- takes from the OLD row who asks, and calls what the server calls, as that actor.
+--
+-- The view made the OLD row, so neither a client nor a trigger of theirs can forge it.  A SECURITY
+-- DEFINER function for each verb could not know its caller: in it current_user is the definer, and
+-- session_user and the setting `role` name the session, also where another definer's function asks.
+
+set search_path = greffier;
+
+-- Promise: a UUID version 7 (RFC 9562): by time, so that an index on it grows at its end.
+-- Locks:   none.
+create function uuid7_v1() returns uuid
+language sql parallel safe
+return encode(set_bit(set_bit(overlay(
+    uuid_send(gen_random_uuid())
+    placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3)
+    from 1 for 6), 52, 1), 53, 1), 'hex')::uuid;
+
+-- Promise: the messages are on record as the user's, all or none, in one rev; those that were there
+--          keep their numbers.  Returns each one's seq and id.
+-- Locks:   the conversation's row.
+create function direct_append_v1(p_user text, p_conversation_id uuid, p_messages json) returns json
+language plpgsql as $$
+declare
+    v_name text := (select name from users where id = p_user);
+    v_answer json;
+begin
+    if json_typeof(p_messages) is distinct from 'array' then
+        raise exception using errcode = 'GR422', message = 'messages: a list';
+    end if;
+    if json_array_length(p_messages) not between 1 and 100 then
+        raise exception using errcode = 'GR422', message = 'messages: a list of 1 to 100';
+    end if;
+    perform check_draft(value) from json_array_elements(p_messages);
+    if exists (
+        select from json_array_elements(p_messages) m
+        where m ->> 'id' is not null group by (m ->> 'id')::uuid having count(*) > 1
+    ) then
+        raise exception using errcode = 'GR422', message = 'messages: an id stands twice';
+    end if;
+    with draft as (
+        select n, coalesce((m ->> 'id')::uuid, uuid7_v1()) as id,
+            coalesce(m ->> 'role', 'user') as role,
+            coalesce(m ->> 'content', parts_text(parts)) as content, parts,
+            calls_as_shown(calls) as calls, m ->> 'tool_call_id' as tool_call_id,
+            m ->> 'name' as name, m ->> 'reasoning' as reasoning,
+            nullif((m ->> 'metadata')::jsonb, '{}') as metadata,
+            (m ->> 'said_at')::timestamptz as said_at,
+            case when coalesce(m ->> 'role', 'user') = 'user' then p_user end as author_id
+        from json_array_elements(p_messages) with ordinality x (m, n)
+        cross join lateral (
+            select given_list(m -> 'parts') as parts, given_list(m -> 'tool_calls') as calls
+        ) j
+    ), hashed as (
+        select d.*, asked_hash(jsonb_build_array(
+            role, content, tool_call_id, name, reasoning, author_id, rfc3339(said_at), parts, calls,
+            metadata)) as hash
+        from draft d
+    ), asked as (
+        select array_agg(id order by n) as ids, array_agg(hash order by n) as hashes,
+            array_agg(role order by n) as roles, array_agg(author_id order by n) as author_ids,
+            array_agg(case when author_id is not null then v_name end order by n) as author_names,
+            array_agg(p_user order by n) as written_by, array_agg(content order by n) as contents,
+            array_agg(parts::text order by n) as parts, array_agg(calls::text order by n) as calls,
+            array_agg(tool_call_id order by n) as tool_call_ids,
+            array_agg(name order by n) as names, array_agg(reasoning order by n) as reasonings,
+            array_agg(metadata::text order by n) as metadata,
+            array_agg(said_at order by n) as said_at
+        from hashed
+    ), answer as (
+        select b.*, a.ids
+        from asked a
+        cross join lateral append_batch_v1(
+            route(p_conversation_id), array[p_conversation_id], array[p_user],
+            array[json_array_length(p_messages)], a.ids, a.hashes, a.roles, a.author_ids,
+            a.author_names, a.written_by, a.contents, a.parts, a.calls, a.tool_call_ids, a.names,
+            a.reasonings, a.metadata, a.said_at, true, true
+        ) with ordinality b (outcome, seq, parent_seq, rev, created_at, author_id, n)
+    )
+    select json_agg(json_build_object('outcome', outcome, 'seq', seq, 'id', ids[n]) order by n)
+    into v_answer
+    from answer;
+    perform refuse_outcome(value ->> 'outcome') from json_array_elements(v_answer);
+    return v_answer;
+end $$;
+
+-- Promise: as say_on_subject_v1, for words and nothing else.
+-- Locks:   subject slot, conversation, users by id.
+create function direct_say_v1(p_user text, a json) returns json
+language plpgsql as $$
+declare
+    v_content text := a ->> 'content';
+    v_id uuid := (a ->> 'id')::uuid;
+    v_made uuid := uuid7_v1();
+    v_said record;
+begin
+    perform check_text(coalesce(a ->> 'subject', ''), 'subject', 256, 1);
+    perform check_draft(json_build_object('content', v_content));
+    select * into v_said from say_on_subject_v1(
+        p_user, a ->> 'subject', (a ->> 'agent_id')::uuid, v_made,
+        encode(substring(asked_hash(to_jsonb(v_made)) for 16), 'hex')::uuid,
+        coalesce(v_id, uuid7_v1()),
+        -- as direct_append_v1 hashes the same words
+        asked_hash(jsonb_build_array(
+            'user', v_content, null, null, null, p_user, null, null, null, null)),
+        (select name from users where id = p_user), p_user, v_content, v_id is null);
+    perform refuse_outcome(v_said.outcome);
+    return json_build_object('conversation_id', v_said.conversation_id, 'seq', v_said.seq);
+end $$;
+
+-- Promise: as create_conversation_v1, with the user as its owner.  Returns its id.
+-- Locks:   subject slot, conversation, users by id.
+create function direct_create_v1(p_user text, a json) returns uuid
+language plpgsql as $$
+declare
+    v_id uuid := coalesce((a ->> 'id')::uuid, uuid7_v1());
+    v_kind text := coalesce(a ->> 'kind', 'assistant');
+    v_limit integer := coalesce((a ->> 'history_limit')::integer, 30);
+    v_members text[];
+begin
+    perform check_text(a ->> 'title', 'title', 1000);
+    perform check_text(a ->> 'subject', 'subject', 256, 1);
+    perform check_metadata(a -> 'metadata');
+    if v_kind not in ('assistant', 'room') then
+        raise exception using errcode = 'GR422', message = 'kind: assistant or room';
+    end if;
+    if v_limit not between 0 and 10000 then
+        raise exception using errcode = 'GR422', message = 'history_limit: from 0 to 10000';
+    end if;
+    select array_agg(distinct m) into v_members
+    from json_array_elements_text(
+        case json_typeof(a -> 'members') when 'array' then a -> 'members' else '[]' end) m
+    where m is distinct from p_user;
+    perform check_text(coalesce(m, ''), 'members', 256, 1) from unnest(v_members) m;
+    perform create_conversation_v1(
+        v_id,
+        encode(substring(asked_hash(jsonb_build_array(
+            v_kind, coalesce(a ->> 'title', ''), a ->> 'subject', a ->> 'agent_id', v_limit,
+            coalesce((a ->> 'metadata')::jsonb, '{}'), coalesce(v_members, '{}'), p_user
+        )) for 16), 'hex')::uuid,
+        v_kind, coalesce(a ->> 'title', ''), a ->> 'subject', (a ->> 'agent_id')::uuid, p_user,
+        v_limit, coalesce((a ->> 'metadata')::jsonb, '{}'), coalesce(v_members, '{}'),
+        array_fill('member'::text, array[coalesce(cardinality(v_members), 0)]));
+    return v_id;
+end $$;
+
+-- Promise: as patch_conversation_v1; what is not given stays as it is.
+-- Locks:   subject slot (only to archive or bring back), conversation, users by id.
+create function direct_patch_v1(p_user text, a json) returns bigint
+language plpgsql as $$
+begin
+    perform check_text(a ->> 'title', 'title', 1000);
+    perform check_metadata(a -> 'metadata');
+    if (a ->> 'history_limit')::integer not between 0 and 10000 then
+        raise exception using errcode = 'GR422', message = 'history_limit: from 0 to 10000';
+    end if;
+    return patch_conversation_v1(
+        (a ->> 'conversation_id')::uuid, p_user, (a ->> 'if_rev')::bigint, a ->> 'title',
+        (a ->> 'metadata')::jsonb, (a ->> 'history_limit')::integer, (a ->> 'archived')::boolean);
+end $$;
+
+-- Promise: as invite_v1.  Returns the token, which is kept nowhere.
+-- Locks:   the conversation's row.
+create function direct_invite_v1(p_user text, a json) returns text
+language plpgsql as $$
+declare
+    v_seconds double precision := coalesce((a ->> 'seconds')::double precision, 7 * 86400);
+    v_role text := coalesce(a ->> 'role', 'member');
+    -- 244 random bits
+    v_token text := 'gri_' || rtrim(translate(encode(
+        uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'base64'), '+/', '-_'), '=');
+begin
+    if v_role not in ('member', 'viewer') then
+        raise exception using errcode = 'GR422', message = 'role: member or viewer';
+    end if;
+    if v_seconds not between 1 and 365 * 86400 then
+        raise exception using errcode = 'GR422', message = 'expires_in: from 1 second to a year';
+    end if;
+    if (a ->> 'max_uses')::integer < 1 then
+        raise exception using errcode = 'GR422', message = 'max_uses: a number from 1';
+    end if;
+    perform invite_v1(
+        (a ->> 'conversation_id')::uuid, p_user, uuid7_v1(), sha256(convert_to(v_token, 'UTF8')),
+        v_role, make_interval(secs => v_seconds), (a ->> 'max_uses')::integer, p_user);
+    return v_token;
+end $$;
+
+-- Promise: what the verb asks for is done as this user; the answer is the verb's own.
+-- Locks:   as the verb's.
+create function direct_verb_v1(p_user text, p_verb text, a json) returns json
+language plpgsql as $$
+declare
+    v_id uuid := (a ->> 'conversation_id')::uuid;
+    v_answer json;
+begin
+    case p_verb
+    when 'append' then
+        v_answer := direct_append_v1(p_user, v_id, a -> 'messages');
+    when 'say' then
+        v_answer := direct_say_v1(p_user, a);
+    when 'create' then
+        v_answer := to_json(direct_create_v1(p_user, a));
+    when 'patch' then
+        v_answer := to_json(direct_patch_v1(p_user, a));
+    when 'erase' then
+        perform erase_conversation_v1(v_id, p_user);
+    when 'edit' then
+        perform check_text(coalesce(a ->> 'content', ''), 'content', 262144, 1);
+        v_answer := to_json(edit_message_v1(
+            v_id, p_user, (a ->> 'seq')::bigint, a ->> 'content', (a ->> 'if_rev')::bigint,
+            p_user));
+    when 'delete' then
+        v_answer := to_json(delete_message_v1(
+            v_id, p_user, (a ->> 'seq')::bigint, coalesce((a ->> 'erase')::boolean, false)));
+    when 'rewind' then
+        v_answer := (
+            select to_json(removed) from rewind_v1(
+                v_id, p_user, coalesce((a ->> 'after')::bigint, -1), uuid7_v1()));
+    when 'activate' then
+        v_answer := to_json(activate_branch_v1(
+            v_id, p_user, (a ->> 'branch_id')::uuid, uuid7_v1()));
+    when 'read' then
+        v_answer := (
+            select to_json(last_read_seq) from read_upto_v1(
+                v_id, p_user, coalesce((a ->> 'seq')::bigint, 0)));
+    when 'rate' then
+        if (a ->> 'rating')::integer not in (1, -1) then
+            raise exception using errcode = 'GR422', message = 'rating: 1 or -1';
+        end if;
+        perform check_text(a ->> 'comment', 'comment', 4096);
+        v_answer := to_json(rate_v1(
+            v_id, p_user, coalesce((a ->> 'seq')::bigint, 0), (a ->> 'rating')::smallint,
+            a ->> 'comment'));
+    when 'set_participant' then
+        perform check_text(coalesce(a ->> 'user_id', ''), 'user_id', 256, 1);
+        if coalesce(a ->> 'role', '') not in ('owner', 'member', 'viewer') then
+            raise exception using errcode = 'GR422', message = 'role: owner, member or viewer';
+        end if;
+        v_answer := to_json(set_participant_v1(
+            v_id, p_user, a ->> 'user_id', a ->> 'role', false, p_user, uuid7_v1()));
+    when 'remove_participant' then
+        v_answer := to_json(remove_participant_v1(
+            v_id, p_user, coalesce(a ->> 'user_id', p_user), p_user, uuid7_v1()));
+    when 'invite' then
+        v_answer := to_json(direct_invite_v1(p_user, a));
+    when 'revoke' then
+        perform revoke_invitation_v1(v_id, p_user, (a ->> 'invitation_id')::uuid);
+    when 'accept' then
+        v_answer := to_json(accept_invitation_v1(
+            sha256(convert_to(a ->> 'token', 'UTF8')), p_user, uuid7_v1()));
+    else
+        raise exception using errcode = 'GR422', message = 'no such verb';
+    end case;
+    return v_answer;
+end $$;
+
+create view greffier_me.request with (security_barrier) as
+select current_user as caller, null::text as verb, null::json as arguments, null::json as answer;
+
+-- Promise: whoever the OLD row says asks, and nobody else, has done what NEW asks for.  A role that
+--          is nobody here is refused, for a null actor would be the service.
+-- How:     only as the trigger of that view, should its use be granted to somebody by mistake.
+--          In READ COMMITTED: under an older snapshot an erased id would look free again.  A commit
+--          is on disk before it is acknowledged, whatever the role's default is.  Those who follow
+--          hear of it as of the server's own writes (publish/bus.py); NOTIFY in the write makes
+--          only writes of this kind wait for each other.
+-- Locks:   as the verb's.
+create function serve_request_v1() returns trigger
+language plpgsql security definer
+set search_path = greffier, pg_temp
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_user text;
+    v_touched uuid;
+begin
+    if tg_relid <> 'greffier_me.request'::regclass or tg_op <> 'UPDATE' then
+        raise exception using errcode = 'GR403',
+            message = 'this is served in greffier_me.request only';
+    end if;
+    select user_id into v_user from database_roles where role_name = old.caller;
+    if v_user is null then
+        raise exception using errcode = 'GR403', message = 'this database role is nobody here',
+            hint = 'Its operator admits it: greffier.admit_role_v1(role, user).';
+    end if;
+    if current_setting('transaction_isolation') <> 'read committed' then
+        raise exception using errcode = 'invalid_transaction_state',
+            message = 'writes are made at isolation level read committed';
+    end if;
+    if current_setting('synchronous_commit') = 'off' then
+        perform set_config('synchronous_commit', 'on', true);
+    end if;
+    new.answer := direct_verb_v1(v_user, new.verb, new.arguments);
+    v_touched := case
+        when new.verb = 'rate' then null
+        when new.verb in ('create', 'accept') then new.answer #>> '{}'
+        when new.verb = 'say' then new.answer ->> 'conversation_id'
+        else new.arguments ->> 'conversation_id'
+    end;
+    if v_touched is not null then
+        perform pg_notify('greffier_wake', 'sql ' || replace(v_touched::text, '-', '') || case
+            when new.verb in ('append', 'edit', 'delete', 'rewind', 'activate', 'read') then '.0'
+            else 'p0' end);
+    end if;
+    return new;
+end $$;
+
+create trigger serve instead of update on greffier_me.request
+    for each row execute function serve_request_v1();
+-- By column: UPDATE on the whole would let one caller LOCK TABLE it against all others.
+grant select, update (verb, arguments) on greffier_me.request to public;
+
+-- Direct access, for people: functions to call, and INSERT, UPDATE, DELETE and COPY on the views.
+-- All of it runs as the caller and only makes requests (88).
+
+set search_path = greffier;
+
+-- Parameters are named as the API names them, to be given by name where they are many.
+
+-- Promise: a conversation of one's own exists under this id; the same call again finds it.
+-- Locks:   subject slot, conversation, users by id.
+create function greffier_me.create_conversation(
+    title text default '', kind text default 'assistant', subject text default null,
+    members text[] default '{}', id uuid default null, agent_id uuid default null,
+    history_limit integer default 30, metadata jsonb default '{}'
+) returns uuid
+language sql set search_path = greffier_me, pg_temp as $$
+    update request set verb = 'create', arguments = json_build_object(
+        'title', title, 'kind', kind, 'subject', subject, 'members', members, 'id', id,
+        'agent_id', agent_id, 'history_limit', history_limit, 'metadata', metadata)
+    returning (answer #>> '{}')::uuid
+$$;
+
+-- Promise: the message is on record; returns its seq.  The same id again is the same message.
+-- Locks:   the conversation's row.
+create function greffier_me.append(
+    conversation_id uuid, content text, id uuid default null, role text default 'user'
+) returns bigint
+language sql set search_path = greffier_me, pg_temp as $$
+    update request set verb = 'append', arguments = json_build_object(
+        'conversation_id', conversation_id, 'messages', json_build_array(json_build_object(
+            'content', content, 'id', id, 'role', role)))
+    returning (answer -> 0 ->> 'seq')::bigint
+$$;
+
+-- Promise: the messages, as the API takes them, are on record, all or none, as one change.  Returns
+--          their seqs.
+-- Locks:   the conversation's row.
+create function greffier_me.append_many(conversation_id uuid, messages json) returns bigint[]
+language sql set search_path = greffier_me, pg_temp as $$
+    update request set verb = 'append', arguments = json_build_object(
+        'conversation_id', conversation_id, 'messages', messages)
+    returning array(select (m ->> 'seq')::bigint from json_array_elements(answer) m)
+$$;
+
+-- Promise: the words are in one's active conversation on the subject, made if there is none.
+-- Locks:   subject slot, conversation, users by id.
+create function greffier_me.say(
+    subject text, content text, id uuid default null, agent_id uuid default null,
+    out conversation_id uuid, out seq bigint
+)
+language sql set search_path = greffier_me, pg_temp as $$
+    update request set verb = 'say', arguments = json_build_object(
+        'subject', subject, 'content', content, 'id', id, 'agent_id', agent_id)
+    returning (answer ->> 'conversation_id')::uuid, (answer ->> 'seq')::bigint
+$$;
+
+-- Promise: the message has this text, the earlier one is among its versions.  Returns the rev.
+-- Locks:   the conversation's row.
+create function greffier_me.edit(
+    conversation_id uuid, seq bigint, content text, if_rev bigint default null
+) returns bigint
+language sql set search_path = greffier_me, pg_temp as $$
+    update request set verb = 'edit', arguments = json_build_object(
+        'conversation_id', conversation_id, 'seq', seq, 'content', content, 'if_rev', if_rev)
+    returning (answer #>> '{}')::bigint
+$$;
+
+-- Promise: nobody sees the message's content any more; with erase it is nowhere any more.
+-- Locks:   the conversation's row.
+create function greffier_me.delete_message(
+    conversation_id uuid, seq bigint, erase boolean default false
+) returns bigint
+language sql set search_path = greffier_me, pg_temp as $$
+    update request set verb = 'delete', arguments = json_build_object(
+        'conversation_id', conversation_id, 'seq', seq, 'erase', erase)
+    returning (answer #>> '{}')::bigint
+$$;
+
+-- Promise: what comes after the seq is off the active path and a branch; returns how many messages.
+-- Locks:   the conversation's row.
+create function greffier_me.rewind(conversation_id uuid, after_seq bigint) returns bigint
+language sql set search_path = greffier_me, pg_temp as $$
+    update request set verb = 'rewind', arguments = json_build_object(
+        'conversation_id', conversation_id, 'after', after_seq)
+    returning (answer #>> '{}')::bigint
+$$;
+
+-- Promise: the branch is the active path, and what was active is a branch.  Returns the rev.
+-- Locks:   the conversation's row.
+create function greffier_me.activate_branch(conversation_id uuid, branch_id uuid) returns bigint
+language sql set search_path = greffier_me, pg_temp as $$
+    update request set verb = 'activate', arguments = json_build_object(
+        'conversation_id', conversation_id, 'branch_id', branch_id)
+    returning (answer #>> '{}')::bigint
+$$;
+
+-- Promise: the conversation has this title.  Returns the rev.
+-- Locks:   conversation.
+create function greffier_me.set_title(conversation_id uuid, title text) returns bigint
+language sql set search_path = greffier_me, pg_temp as $$
+    update request set verb = 'patch', arguments = json_build_object(
+        'conversation_id', conversation_id, 'title', title)
+    returning (answer #>> '{}')::bigint
+$$;
+
+-- Promise: the conversation is archived, or with `archived => false` back.  Returns the rev.
+-- Locks:   subject slot, conversation, users by id.
+create function greffier_me.archive(
+    conversation_id uuid, archived boolean default true
+) returns bigint
+language sql set search_path = greffier_me, pg_temp as $$
+    update request set verb = 'patch', arguments = json_build_object(
+        'conversation_id', conversation_id, 'archived', archived)
+    returning (answer #>> '{}')::bigint
+$$;
+
+-- Promise: nothing of the conversation is left but its id.
+-- Locks:   subject slot, conversation, users by id.
+create function greffier_me.erase_conversation(conversation_id uuid) returns void
+language sql set search_path = greffier_me, pg_temp as $$
+    update request set verb = 'erase', arguments = json_build_object(
+        'conversation_id', conversation_id)
+$$;
+
+-- Promise: one's mark is at least here.  Returns where it is.
+-- Locks:   the conversation's row.
+create function greffier_me.read_upto(conversation_id uuid, seq bigint) returns bigint
+language sql set search_path = greffier_me, pg_temp as $$
+    update request set verb = 'read', arguments = json_build_object(
+        'conversation_id', conversation_id, 'seq', seq)
+    returning (answer #>> '{}')::bigint
+$$;
+
+-- Promise: one's thumb on the message (without a seq: on the conversation) is this; gone with null.
+-- Locks:   none: the row is one's own.
+create function greffier_me.rate(
+    conversation_id uuid, rating integer, seq bigint default 0, comment text default null
+) returns void
+language sql set search_path = greffier_me, pg_temp as $$
+    update request set verb = 'rate', arguments = json_build_object(
+        'conversation_id', conversation_id, 'rating', rating, 'seq', seq, 'comment', comment)
+$$;
+
+-- Promise: the user is in the conversation with this role.  Returns the rev.
+-- Locks:   the conversation's row, users by id.
+create function greffier_me.set_participant(
+    conversation_id uuid, user_id text, role text default 'member'
+) returns bigint
+language sql set search_path = greffier_me, pg_temp as $$
+    update request set verb = 'set_participant', arguments = json_build_object(
+        'conversation_id', conversation_id, 'user_id', user_id, 'role', role)
+    returning (answer #>> '{}')::bigint
+$$;
+
+-- Promise: the user is in the conversation no more; without one, oneself.  Returns the rev.
+-- Locks:   the conversation's row, users by id.
+create function greffier_me.leave(conversation_id uuid, user_id text default null) returns bigint
+language sql set search_path = greffier_me, pg_temp as $$
+    update request set verb = 'remove_participant', arguments = json_build_object(
+        'conversation_id', conversation_id, 'user_id', user_id)
+    returning (answer #>> '{}')::bigint
+$$;
+
+-- Promise: whoever has the token that is returned may join.
+-- Locks:   the conversation's row.
+create function greffier_me.invite(
+    conversation_id uuid, role text default 'member', expires_in interval default '7 days',
+    max_uses integer default null
+) returns text
+language sql set search_path = greffier_me, pg_temp as $$
+    update request set verb = 'invite', arguments = json_build_object(
+        'conversation_id', conversation_id, 'role', role, 'max_uses', max_uses,
+        'seconds', extract(epoch from expires_in))
+    returning answer #>> '{}'
+$$;
+
+-- Promise: the invitation lets nobody in any more.
+-- Locks:   the conversation's row.
+create function greffier_me.revoke_invitation(conversation_id uuid, invitation_id uuid) returns void
+language sql set search_path = greffier_me, pg_temp as $$
+    update request set verb = 'revoke', arguments = json_build_object(
+        'conversation_id', conversation_id, 'invitation_id', invitation_id)
+$$;
+
+-- Promise: one is in the conversation to which the token invites.  Returns its id.
+-- Locks:   the conversation's row, users by id.
+create function greffier_me.join_by(token text) returns uuid
+language sql set search_path = greffier_me, pg_temp as $$
+    update request set verb = 'accept', arguments = json_build_object('token', token)
+    returning (answer #>> '{}')::uuid
+$$;
+
+-- The same for people who live in SQL.  The triggers hang on views; no table of ours has one.
+
+-- Promise: an inserted message is appended, an updated content is an edit, a deleted row is deleted
+--          as in the API: its place and its trace stay.  RETURNING shows the message as it is.
+-- Locks:   the conversation's row.
+create function write_message_v1() returns trigger
+language plpgsql set search_path = greffier_me, pg_temp as $$
+declare
+    v messages;
+begin
+    if tg_op = 'DELETE' then
+        perform delete_message(old.conversation_id, old.seq);
+        return old;
+    end if;
+    if tg_op = 'UPDATE' then
+        perform edit(old.conversation_id, old.seq, new.content);
+    else
+        update request set verb = 'append', arguments = json_build_object(
+            'conversation_id', new.conversation_id, 'messages', json_build_array(json_build_object(
+                'id', new.id, 'role', new.role, 'content', new.content, 'parts', new.parts,
+                'tool_calls', new.tool_calls, 'tool_call_id', new.tool_call_id, 'name', new.name,
+                'reasoning', new.reasoning, 'metadata', new.metadata, 'said_at', new.said_at)))
+        returning (answer -> 0 ->> 'seq')::bigint into new.seq;
+    end if;
+    -- Not from messages: an id said before may be off the active path.  record has one column more.
+    select r.* into v from record r
+    where r.conversation_id = new.conversation_id and r.seq = new.seq;
+    return v;
+end $$;
+
+-- Promise: an inserted conversation is one's own; title, metadata, history_limit and archived
+--          change for its owner, last_read_seq moves one's own mark; a deleted row is erased.
+-- Locks:   subject slot, conversation, users by id.
+create function write_conversation_v1() returns trigger
+language plpgsql set search_path = greffier_me, pg_temp as $$
+begin
+    if tg_op = 'DELETE' then
+        perform erase_conversation(old.id);
+        return old;
+    end if;
+    if tg_op = 'INSERT' then
+        new.id := create_conversation(
+            new.title, new.kind, new.subject, '{}', new.id, new.agent_id, new.history_limit,
+            new.metadata);
+    else
+        if (new.title, new.metadata, new.history_limit, new.archived)
+            is distinct from (old.title, old.metadata, old.history_limit, old.archived) then
+            update request set verb = 'patch', arguments = json_build_object(
+                'conversation_id', old.id, 'title', new.title, 'metadata', new.metadata,
+                'history_limit', new.history_limit, 'archived', new.archived);
+        end if;
+        if new.last_read_seq <> old.last_read_seq then
+            perform read_upto(old.id, new.last_read_seq);
+        end if;
+    end if;
+    select c.* into new from conversations c where c.id = new.id;
+    return new;
+end $$;
+
+-- Promise: an inserted participant joins, an updated role is given, a deleted row leaves.
+-- Locks:   the conversation's row, users by id.
+create function write_participant_v1() returns trigger
+language plpgsql set search_path = greffier_me, pg_temp as $$
+begin
+    if tg_op = 'DELETE' then
+        perform leave(old.conversation_id, old.user_id);
+        return old;
+    end if;
+    perform set_participant(new.conversation_id, new.user_id, new.role);
+    select p.* into new from participants p
+    where p.conversation_id = new.conversation_id and p.user_id = new.user_id;
+    return new;
+end $$;
+
+-- Promise: an inserted or updated thumb is one's own on that message, a deleted one is taken back.
+-- Locks:   none: the row is one's own.
+create function write_feedback_v1() returns trigger
+language plpgsql set search_path = greffier_me, pg_temp as $$
+begin
+    if tg_op = 'DELETE' then
+        perform rate(old.conversation_id, null, old.seq);
+        return old;
+    end if;
+    if new.rating is null then
+        raise exception using errcode = 'GR422', message = 'rating: 1 or -1';
+    end if;
+    perform rate(new.conversation_id, new.rating, new.seq, new.comment);
+    select f.* into new from feedback f
+    where f.conversation_id = new.conversation_id and f.seq = new.seq;
+    return new;
+end $$;
+
+create trigger write instead of insert or update or delete on greffier_me.messages
+    for each row execute function write_message_v1();
+create trigger write instead of insert or update or delete on greffier_me.conversations
+    for each row execute function write_conversation_v1();
+create trigger write instead of insert or update or delete on greffier_me.participants
+    for each row execute function write_participant_v1();
+create trigger write instead of insert or update or delete on greffier_me.feedback
+    for each row execute function write_feedback_v1();
+
+alter view greffier_me.messages alter column role set default 'user';
+alter view greffier_me.conversations alter column title set default '';
+alter view greffier_me.conversations alter column kind set default 'assistant';
+alter view greffier_me.conversations alter column history_limit set default 30;
+alter view greffier_me.conversations alter column metadata set default '{}';
+alter view greffier_me.participants alter column role set default 'member';
+alter view greffier_me.feedback alter column seq set default 0;
+
+-- By column: what is given and not chosen (a seq, an author, a time) cannot be written at all.
+grant insert (
+    conversation_id, id, role, content, parts, tool_calls, tool_call_id, name, reasoning, metadata,
+    said_at
+), update (content), delete on greffier_me.messages to public;
+grant insert (id, kind, title, subject, agent_id, history_limit, metadata),
+    update (title, metadata, history_limit, archived, last_read_seq), delete
+    on greffier_me.conversations to public;
+grant insert (conversation_id, user_id, role), update (role), delete
+    on greffier_me.participants to public;
+grant insert (conversation_id, seq, rating, comment), update (rating, comment), delete
+    on greffier_me.feedback to public;
+
 -- Erasure: content that is gone at once from every table, with only the id remembered.
 
 set search_path = greffier;
@@ -1979,8 +3047,8 @@ begin
     return false;
 end $$;
 
--- Promise: the user is unknown here, and so are the keys that opened for them; a token that names
---          them later names somebody new.  False, and nothing is done, while they have conversations.
+-- Promise: the user is unknown here, and so are the keys that opened for them; their database roles
+--          are nobody, and a token that names them later names somebody new.  False, and nothing is done, while they have conversations.
 -- How:     whoever brings them into one meanwhile waits for the user's row, and then makes another.
 -- Locks:   the user's row.
 create function forget_user_v1(p_user text, p_alias text) returns boolean
@@ -1991,6 +3059,7 @@ begin
         return false;
     end if;
     delete from api_keys where user_id = p_user;
+    delete from database_roles where user_id = p_user;
     update api_keys set created_by = p_alias where created_by = p_user;
     delete from users where id = p_user;
     return true;
@@ -2025,5 +3094,29 @@ begin
             ('invitation_tokens', 'token_hash')
     loop
         execute format('alter table %I alter %I set statistics 0', v_table, v_column);
+    end loop;
+end $$;
+
+-- Nothing is open but what was opened: the last file, for everything before it.
+
+set search_path = greffier;
+
+-- Functions are everybody's unless taken back.
+revoke execute on all functions in schema greffier from public;
+
+-- Row-level security for every table that holds somebody's words, names or numbers: without a
+-- policy nobody but the owner, whom it does not concern, sees a row, whatever was granted.  The two
+-- others say nothing of anybody.
+do $$
+declare
+    v_table regclass;
+begin
+    for v_table in
+        select oid from pg_class
+        where relnamespace = 'greffier'::regnamespace and relkind in ('r', 'p')
+          and relname not in ('identity', 'schema_changes')
+        order by relname
+    loop
+        execute format('alter table %s enable row level security', v_table);
     end loop;
 end $$;

@@ -119,8 +119,8 @@ begin
     return false;
 end $$;
 
--- Promise: the user is unknown here, and so are the keys that opened for them; a token that names
---          them later names somebody new.  False, and nothing is done, while they have conversations.
+-- Promise: the user is unknown here, and so are the keys that opened for them; their database roles
+--          are nobody, and a token that names them later names somebody new.  False, and nothing is done, while they have conversations.
 -- How:     whoever brings them into one meanwhile waits for the user's row, and then makes another.
 -- Locks:   the user's row.
 create function forget_user_v1(p_user text, p_alias text) returns boolean
@@ -131,6 +131,7 @@ begin
         return false;
     end if;
     delete from api_keys where user_id = p_user;
+    delete from database_roles where user_id = p_user;
     update api_keys set created_by = p_alias where created_by = p_user;
     delete from users where id = p_user;
     return true;
