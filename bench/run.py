@@ -25,7 +25,9 @@ from greffier.store.connection import connect
 from lab import scale as scales
 from lab.world import World
 
-PROMISES = ("append", "http_append", "pages", "context", "listing", "memory", "start")
+PROMISES = (
+    "append", "http_append", "pages", "context", "listing", "fan_out", "memory", "start",
+)  # fmt: skip
 
 
 class Measured(msgspec.Struct, frozen=True):

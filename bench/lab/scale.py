@@ -27,12 +27,15 @@ class Scale:
     #: Conversations in all, and of the one user who has many.
     lists: int
     many: int
+    #: Sockets in one room, and changes that somebody missed.
+    sockets: int
+    missed: int
 
 
-FULL = Scale("full", Effort(5, 4), 10_000, 5_000_000, 100_000, 1_000_000, 10_000)
-QUICK = Scale("quick", Effort(3, 2), 10_000, 500_000, 100_000, 100_000, 10_000)
+FULL = Scale("full", Effort(5, 4), 10_000, 5_000_000, 100_000, 1_000_000, 10_000, 1_000, 10_000)
+QUICK = Scale("quick", Effort(3, 2), 10_000, 500_000, 100_000, 100_000, 10_000, 200, 10_000)
 #: For the tests: everything runs, nothing is worth a number.
-TINY = Scale("tiny", Effort(1, 0.1), 50, 2_000, 500, 300, 100)
+TINY = Scale("tiny", Effort(1, 0.1), 50, 2_000, 500, 300, 100, 5, 20)
 
 
 def fitting(scale: Scale, folder: Path) -> tuple[Scale, str | None]:
