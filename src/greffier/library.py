@@ -351,7 +351,10 @@ class Messages:
             metadata=None if metadata is None else dict(metadata),
             said_at=said_at,
         )
-        (message,) = await self._append(conversation_id, [draft], actor)
+        appended = await append_verb.append(
+            self._database, as_id(conversation_id), [draft], _speaker(actor)
+        )
+        (message,) = appended.messages()
         return message
 
     async def append_many(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec.json
@@ -19,8 +19,7 @@ from greffier.store.database import Database
 _decode = msgspec.json.Decoder(Message).decode
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(NamedTuple):
     """What an append answers: the messages as they stand, and the rev that brought them.
 
     ``created`` is false when every one was there before.
@@ -49,7 +48,7 @@ class Appended:
         """
         seqs = [one.seq for one in stored if one.outcome == "replayed"]
         if not seqs:
-            return cls(conversation_id, rows, stored, stored[-1].rev, created=True, earlier={})
+            return cls(conversation_id, rows, stored, stored[-1].rev, True, {})
         found = await database.read("messages_by_seq", conversation_id, seqs)
         earlier = {row["seq"]: row["body"].encode() for row in found}
         if len(earlier) < len(set(seqs)):
@@ -109,12 +108,17 @@ async def append_checked(
     speaker: Speaker,
 ) -> Appended:
     """Append messages that were already checked."""
-    rows = [Row._make(one.columns) for one in checked]
+    if len(checked) == 1:
+        # As most are: what follows is a tenth of an append's time in Python.
+        (alone,) = checked
+        rows, size, fresh = [Row._make(alone.columns)], alone.size, alone.fresh
+    else:
+        rows = [Row._make(one.columns) for one in checked]
+        size = sum(one.size for one in checked)
+        fresh = all(one.fresh for one in checked)
     stored = await database.writer.append(
-        conversation_id,
-        speaker.actor,
-        rows,
-        size=sum(one.size for one in checked),
-        fresh=all(one.fresh for one in checked),
+        conversation_id, speaker.actor, rows, size=size, fresh=fresh
     )
+    if len(stored) == 1 and stored[0].outcome == "stored":
+        return Appended(conversation_id, rows, stored, stored[0].rev, True, {})
     return await Appended.complete(database, conversation_id, rows, stored)

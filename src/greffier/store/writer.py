@@ -192,8 +192,7 @@ class Writer:
     # -- choosing ------------------------------------------------------------------------------
 
     def _enqueue(self, request: Request) -> None:
-        aside = self._aside.get(request.conversation_id)
-        if aside is not None:
+        if self._aside and (aside := self._aside.get(request.conversation_id)) is not None:
             aside.append(request)
             return
         self._queues[request.conversation_id.int & 1].append(request)
@@ -372,7 +371,13 @@ class Writer:
             mine = answers[at : at + len(request.rows)]
             at += len(request.rows)
             outcome: str = mine[0][0]
-            if outcome in ("stored", "replayed"):
+            if outcome == "stored" and len(mine) == 1:
+                # As nearly all are; the general way below takes three times as long.
+                one = Stored._make(mine[0])
+                pressure.stored += 1
+                revs[request.conversation_id] = one.rev
+                request.resolve([one])
+            elif outcome in ("stored", "replayed"):
                 stored = list(map(Stored._make, mine))
                 replayed = sum(one.outcome == "replayed" for one in stored)
                 pressure.stored += len(stored) - replayed
