@@ -16,6 +16,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from jwt.algorithms import OKPAlgorithm
 
 from greffier.access import Principal
 from greffier.cli.token import _sign
@@ -149,6 +150,17 @@ async def test_a_key_that_is_not_to_sign_with_verifies_nothing(published: dict[s
     with provider(rsa_signer(**published), other) as here:
         tokens = Tokens(here.url)
         await tokens.refuses(rsa_signer().token())
+        assert await tokens.who(other.token()) == "ada"
+
+
+async def test_a_key_that_everybody_can_sign_with_verifies_nothing() -> None:
+    """A provider that publishes its private keys has none that are worth anything."""
+    signer, other = ed_signer("open"), ec_signer("other")
+    with provider(other) as here:
+        private = {**OKPAlgorithm.to_jwk(signer.private, as_dict=True), **signer.jwk}
+        here.document["keys"].append({**private, "key_ops": ["sign", "verify"]})
+        tokens = Tokens(here.url)
+        await tokens.refuses(signer.token())
         assert await tokens.who(other.token()) == "ada"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ import pytest_asyncio
 from greffier.access import SEE_USER
 from greffier.model.key import key_hash
 from greffier.server.keyring import KeyRing
+from greffier.server.routes import ROUTES
 from helpers.api import Person, Served, expect, path, pointers, refused
 from helpers.keys import Program, make_key
 from helpers.postgres import connected
@@ -439,6 +441,19 @@ async def test_a_key_for_operations_sees_nobody_s_words(
             refused(await program.http.request(method, where), 403, "forbidden")
         answer = await program.http.get("/v1/me", headers={"greffier-act-as": ada.id})
         refused(answer, 403, "forbidden")
+
+
+async def test_a_key_for_operations_is_refused_before_anything_else_is_looked_at(
+    served: Served, root: Person
+) -> None:
+    """On every route that is not marked for it, whatever it sends."""
+    program = await make_key(served, root, "ops")
+    async with program.http:
+        for route in ROUTES:
+            if route.auth and not route.operations:
+                where = re.sub(r"{\w+}", "x", route.path)
+                answer = await program.http.request(route.method, f"{where}?none=such", json=7)
+                assert answer.status_code == 403, (route.method, where)
 
 
 # -- who is told what ------------------------------------------------------------------------------
