@@ -38,6 +38,9 @@ LOST = (
     asyncpg.exceptions.TooManyConnectionsError,
     asyncpg.exceptions.IdleInTransactionSessionTimeoutError,
     asyncpg.exceptions.IdleSessionTimeoutError,
+    # "cannot switch to state 11; another operation (2) is in progress": the server's last word was
+    # read, and the end of the connection not yet seen; nothing can be sent on it any more.
+    asyncpg.InternalClientError,
 )
 
 #: The statement was undone whole and may be run again as it is.
