@@ -359,7 +359,7 @@ async def test_a_forgotten_person_is_named_nowhere_any_more(
     assert gone.found_in(dumped) == []
     assert kept.found_in(dumped) == kept.made
     assert gone.found_in(await sampled(database)) == []
-    assert account == ForgottenAccount(ada, erased=4, anonymous=4)
+    assert account == ForgottenAccount(ada, erased=3, anonymous=4)
     for one in (mine, old, alone, before):
         with pytest.raises(Gone):
             await g.conversations.get(one.id)

@@ -13,7 +13,7 @@ FORGET = "select forget_user_v1($1, $2)"
 
 @dataclass(frozen=True, slots=True)
 class ForgottenAccount:
-    """What became of the conversations that named a person, as far as this call had to go.
+    """What became of the conversations that named a person, as far as it was left to this call.
 
     Attributes:
         user: Who was forgotten.
@@ -43,7 +43,7 @@ async def forget_user(database: Database, user: str) -> ForgottenAccount:
     erased = anonymous = 0
     while True:
         for (conversation_id,) in await database.read("conversations_naming", user):
-            gone = await database.verb(
+            (found,) = await database.verb(
                 FORGET_IN,
                 conversation_id,
                 user,
@@ -52,8 +52,8 @@ async def forget_user(database: Database, user: str) -> ForgottenAccount:
                 touches=conversation_id,
                 people=True,
             )
-            erased += gone[0][0]
-            anonymous += not gone[0][0]
+            erased += found[0] is True
+            anonymous += found[0] is False
         # Somebody may have brought them into a conversation meanwhile.
         if (await database.verb(FORGET, user, _nobody(), again=True))[0][0]:
             break

@@ -2969,8 +2969,9 @@ end $$;
 -- Promise: in this conversation nothing names the user any more: what they said to others stays,
 --          under a name that belongs to nobody and is another one in every conversation.  Their own
 --          room goes to the member who has been there longest, or is erased when there is none, as
---          an assistant's conversation is.  All of it is one rev; nothing of theirs left is no
---          change, so that it may be asked again.  Returns whether the conversation was erased.
+--          an assistant's conversation is.  All of it is one rev.  Returns whether the conversation
+--          was erased; null when nothing in it named them, which changes nothing, so that it may be
+--          asked again.
 -- Locks:   subject slot, conversation, users by id (erasure).
 create function forget_user_in_v1(p_conversation_id uuid, p_user text, p_alias text) returns boolean
 language plpgsql as $$
@@ -2986,7 +2987,7 @@ begin
         and not exists (select from conversations where id = p_conversation_id);
     select * into v from conversations where id = p_conversation_id for no key update;
     if not found then
-        return exists (select from erased where conversation_id = p_conversation_id);
+        return null;
     end if;
     v_now := greatest(clock_timestamp(), v.updated_at);
     if v.owner_id = p_user then
@@ -3040,10 +3041,11 @@ begin
     get diagnostics v_rows = row_count;
     v_found := v_found + v_rows;
     delete from listings where conversation_id = v.id and user_id = p_user;
-    if v_found > 0 then
-        update conversations set people_rev = v.rev + 1 where id = v.id;
-        perform advance_v1(v, v_now);
+    if v_found = 0 then
+        return null;
     end if;
+    update conversations set people_rev = v.rev + 1 where id = v.id;
+    perform advance_v1(v, v_now);
     return false;
 end $$;
 
