@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import asyncpg
@@ -67,23 +67,37 @@ class Slot:
             # Named by us: without its own cache asyncpg gives no name, and PostgreSQL would then
             # parse and plan at every call (a page took 1.5 ms of its CPU instead of 0.35).
             name = f"greffier_{next(self._names)}"
-            statement = self._prepared[sql] = await live.prepare(sql, name=name)
+            with self._in_words():
+                statement = self._prepared[sql] = await live.prepare(sql, name=name)
         return statement
 
     async def fetch(self, sql: str, *args: object) -> list[asyncpg.Record]:
         """Run a prepared statement; a statement the server no longer knows is prepared again."""
         statement = await self.prepare(sql)
         try:
-            return await statement.fetch(*args)
+            with self._in_words():
+                return await statement.fetch(*args)
         except (
             asyncpg.exceptions.InvalidCachedStatementError,
             asyncpg.exceptions.InvalidSQLStatementNameError,
         ):
             # Somebody migrated under us: the plan's result type changed, nothing has run.
             del self._prepared[sql]
-            return await (await self.prepare(sql)).fetch(*args)
-        except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-            # The driver's words for a misuse, and for a connection that closed meanwhile.
+            statement = await self.prepare(sql)
+            with self._in_words():
+                return await statement.fetch(*args)
+
+    @contextlib.contextmanager
+    def _in_words(self) -> Iterator[None]:
+        """Take the driver's confusion at a connection that broke under it for what it is."""
+        try:
+            yield
+        except asyncpg.InternalClientError as error:
+            # It has lost track of the connection, which it may still take for open: seen when a
+            # server was killed while a statement was prepared.
+            raise ConnectionResetError(str(error)) from error
+        except asyncpg.InterfaceError as error:
+            # Its word for a misuse, and for a connection that closed meanwhile.
             if self._connection is None or self._connection.is_closed():
                 raise ConnectionResetError(str(error)) from error
             raise
