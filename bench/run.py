@@ -26,7 +26,8 @@ from lab import scale as scales
 from lab.world import World
 
 PROMISES = (
-    "append", "http_append", "pages", "context", "listing", "fan_out", "memory", "start",
+    "append", "http_append", "pages", "context", "listing", "fan_out", "wake_up", "catch_up",
+    "reconnect", "memory", "start",
 )  # fmt: skip
 
 

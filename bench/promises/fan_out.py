@@ -30,8 +30,8 @@ from lab.world import World
 
 #: Messages a second of a lively room.
 LIVELY = 20
-#: Posts under way at the same time when as many are sent as go.
-POSTERS = 2
+#: Posts under way at the same time when as many are sent as go: one, so that nothing is folded.
+POSTERS = 1
 _BROADCAST = Path(__file__).resolve().parents[1] / "lab" / "broadcast.py"
 
 
