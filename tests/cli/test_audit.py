@@ -390,7 +390,7 @@ async def test_the_command_says_what_is_wrong_and_exits_with_3(cli: Cli, on_data
         talk = await fill(record)
     clean = await cli("audit")
     assert (clean.code, clean.err) == (0, "")
-    assert re.fullmatch(r"Clean: 1 conversations, 6 messages, \d+ checks\.\n", clean.out)
+    assert re.fullmatch(r"Clean: 1 conversation\(s\), 6 message\(s\), \d+ checks\.\n", clean.out)
     async with connected(on_database) as live:
         await live.execute("update conversations set message_count = 7")
     wrong = await cli("audit")
@@ -398,7 +398,7 @@ async def test_the_command_says_what_is_wrong_and_exits_with_3(cli: Cli, on_data
     assert str(talk) in wrong.out
     assert "it says 7, there are 6" in wrong.out
     assert all(len(line) <= 80 for line in wrong.out.splitlines())
-    assert wrong.err == "1 faults in 1 conversations, 6 messages.\n"
+    assert wrong.err == "1 faults in 1 conversation(s), 6 message(s).\n"
     found: dict[str, Any] = (await cli("audit", "--json")).json()
     assert found == {
         "clean": False,
@@ -421,7 +421,9 @@ async def test_every_table_of_a_conversation_is_looked_at(database: str) -> None
     async with connected(database) as live:
         tables = await live.fetch(
             "select table_name from information_schema.columns "
-            "where table_schema = 'greffier' and column_name = 'conversation_id'"
+            "join information_schema.tables using (table_schema, table_name) "
+            "where table_schema = 'greffier' and column_name = 'conversation_id' "
+            "and table_type = 'BASE TABLE'"
         )
     for name in ("audit_people", "audit_erased"):
         read = queries()[name] + queries()["audit_messages"]

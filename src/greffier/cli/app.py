@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from greffier._version import __version__
-from greffier.cli import audit, db, export, imports, serve, stats, token
+from greffier.cli import audit, backup, db, export, imports, serve, stats, token
 from greffier.cli.output import emit
 
 app = typer.Typer(
@@ -54,6 +54,8 @@ _command(app, "import", imports.import_, "greffier import talks.jsonl --owner ad
 _command(app, "export", export.export, "greffier export --user ada -o ada.jsonl")
 _command(app, "stats", stats.stats, "greffier stats --user ada --json")
 _command(app, "audit", audit.audit, "greffier audit --json")
+_command(app, "backup", backup.backup, "greffier backup greffier.dump")
+_command(app, "restore", backup.restore, "greffier restore greffier.dump --data-dir new")
 
 database = typer.Typer(
     help="The database: its schema, its health, its URL.",

@@ -48,7 +48,7 @@ async def _audit(settings: Settings) -> Report:
 def _show(report: Report) -> None:
     from greffier.read.audit import CHECKS  # noqa: PLC0415
 
-    looked = f"{report.conversations} conversations, {report.messages} messages"
+    looked = f"{report.conversations} conversation(s), {report.messages} message(s)"
     if report.clean:
         emit(f"Clean: {looked}, {len(CHECKS)} checks.\n")
         return

@@ -14,6 +14,9 @@ from greffier.store import connection
 
 #: NOTIFY takes less than 8000 bytes.
 _PAYLOAD = 7500
+#: A channel's name ends in a key that only the service can read: LISTEN itself is for anybody.
+NAME = "select channel($1)"
+SAY = "select pg_notify(channel($1), word) from unnest($2::text[]) word"
 
 
 class Channel:
@@ -51,9 +54,8 @@ class Channel:
             lost = asyncio.Event()
             live.add_termination_listener(lambda _live, lost=lost: lost.set())
             try:
-                await live.add_listener(
-                    self._name, lambda _c, _p, _n, text: self._heard(str(text), hear)
-                )
+                name = await live.fetchval(NAME, self._name)
+                await live.add_listener(name, lambda _c, _p, _n, text: self._heard(str(text), hear))
                 # From here on nothing is lost; what was said before may have been.
                 hear(None)
                 await lost.wait()
@@ -80,9 +82,7 @@ class Channel:
         try:
             if self._speaker is None or self._speaker.is_closed():
                 self._speaker = await connection.connect(self._dsn, {"synchronous_commit": "off"})
-            await self._speaker.execute(
-                "select pg_notify($1, word) from unnest($2::text[]) word", self._name, lines
-            )
+            await self._speaker.execute(SAY, self._name, lines)
         except (*connection.LOST, asyncpg.PostgresError, asyncpg.InterfaceError):
             if self._speaker is not None:
                 self._speaker.terminate()

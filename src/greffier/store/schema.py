@@ -31,6 +31,7 @@ from greffier.store.migrations import (
     stamp,
     statements,
 )
+from greffier.store.queries import folder
 
 __all__ = [
     "Applied",
@@ -301,3 +302,13 @@ async def _oldest_transaction(connection: Connection) -> str:
     if row is None:
         return ""
     return f" (oldest transaction: process {row['pid']}, {row['name']}, since {row['age']})"
+
+
+async def grant(connection: Connection) -> None:
+    """Give and take the rights that the schema gives and takes, after a restore without any."""
+    for text in folder("schema").values():
+        for statement in statements(text):
+            lines = [line for line in statement.splitlines() if not line.lstrip().startswith("--")]
+            plain = "\n".join(lines).strip()
+            if plain.lower().startswith(("grant ", "revoke ")):
+                await connection.execute(plain)

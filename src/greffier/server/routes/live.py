@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 import msgspec
 
 from greffier import access
-from greffier.errors import Forbidden, Gone, Invalid, NotFound
+from greffier.errors import Error, Forbidden, Gone, Invalid, NotFound, Unauthenticated
 from greffier.publish.change import Change
 from greffier.publish.feed import Following
 from greffier.publish.own import OwnFollower
@@ -23,6 +23,44 @@ from greffier.server.table import Route
 #: Seconds of silence after which a comment is sent, so that whatever stands between keeps the
 #: connection open and a caller who vanished is noticed.
 HEARTBEAT = 15.0
+#: Seconds between two looks at whether the caller may still be here.
+RECHECK = 5.0
+
+
+class Still:
+    """Whether a caller may still be here: their token may expire, their key may be revoked."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._spoke = self._looked = asyncio.get_running_loop().time()
+        #: Seconds to wait for something to say before asking again.
+        self.patience = RECHECK
+
+    async def here(self) -> bool:
+        """Look again, now and then."""
+        now = asyncio.get_running_loop().time()
+        if now - self._looked < RECHECK:
+            return True
+        self._looked = now
+        try:
+            await self._call.service.identify(self._call)
+        except Unauthenticated:
+            return False
+        except Error:
+            # Nobody can tell now: the database or the provider is away.
+            return True
+        return True
+
+    def spoke(self) -> None:
+        """Something was sent."""
+        self._spoke = asyncio.get_running_loop().time()
+
+    def silent(self) -> bool:
+        """Whether it is time to send something only to be heard."""
+        if asyncio.get_running_loop().time() - self._spoke < HEARTBEAT:
+            return False
+        self.spoke()
+        return True
 
 
 class FollowQuery(msgspec.Struct, frozen=True):
@@ -73,15 +111,18 @@ async def _conversation_events(
             ) + b'"since":%d,"rev":%d}\n\n' % (following.rev, following.rev)
         else:
             yield b": following\n\n"
-        while True:
+        still = Still(call)
+        while await still.here():
             try:
-                async with asyncio.timeout(HEARTBEAT):
+                async with asyncio.timeout(still.patience):
                     change = await following.next()
             except TimeoutError:
-                yield b": %d\n\n" % following.rev
+                if still.silent():
+                    yield b": %d\n\n" % following.rev
                 continue
             if change is None:
                 return
+            still.spoke()
             yield _event(change)
 
 
@@ -117,15 +158,18 @@ async def _own_events(
 ) -> AsyncIterator[bytes]:
     async with stack:
         epoch = call.service.feed.epoch.encode()
-        while True:
+        still = Still(call)
+        while await still.here():
             try:
-                async with asyncio.timeout(HEARTBEAT):
+                async with asyncio.timeout(still.patience):
                     event = await follower.next()
             except TimeoutError:
-                yield b":\n\n"
+                if still.silent():
+                    yield b":\n\n"
                 continue
             if event is None:
                 return
+            still.spoke()
             name, body = event.name.encode(), event.body
             if event.list_rev is None:
                 yield b"event: %b\ndata: %b\n\n" % (name, body)

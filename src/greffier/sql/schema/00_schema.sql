@@ -63,8 +63,16 @@ create table identity (
     epoch text not null,
     system_identifier bigint not null,
     timeline integer not null,
-    since timestamptz not null default clock_timestamp()
+    since timestamptz not null default clock_timestamp(),
+    -- Whoever may connect to a database may LISTEN and NOTIFY there: what keeps strangers out of our
+    -- channels is that they do not know their names.
+    channel_key text not null default replace(gen_random_uuid()::text, '-', '')
 );
+
+-- The name of one of our channels in this database.  For the service; nobody else may call it.
+create function channel(p_name text) returns text
+language sql stable
+return p_name || coalesce('_' || (select channel_key from identity), '');
 
 -- Every migration that was applied, with the checksum of its text.
 create table schema_changes (

@@ -299,7 +299,7 @@ begin
         else new.arguments ->> 'conversation_id'
     end;
     if v_touched is not null then
-        perform pg_notify('greffier_wake', 'sql ' || replace(v_touched::text, '-', '') || case
+        perform pg_notify(channel('greffier_wake'), 'sql ' || replace(v_touched::text, '-', '') || case
             when new.verb in ('append', 'edit', 'delete', 'rewind', 'activate', 'read') then '.0'
             else 'p0' end);
     end if;

@@ -1,0 +1,118 @@
+"""greffier backup, greffier restore."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from greffier.cli import exits
+from greffier.cli.common import Config, DatabaseUrl, DataDir, load_settings, run, server
+from greffier.cli.output import talk
+
+if TYPE_CHECKING:
+    from greffier.settings import Settings
+
+BackupFile = Annotated[Path, typer.Argument(metavar="FILE", show_default=False)]
+
+
+def backup(
+    file: BackupFile,
+    *,
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
+    config: Config = None,
+) -> None:
+    """Write the whole record into one file, as of one moment, while everybody goes on.
+
+    The file is PostgreSQL's custom format. It is there whole or not at all.
+    """
+    settings = load_settings(database_url, data_dir, config)
+    if file.exists():
+        talk(f"{file} is there already; nothing was written.")
+        raise typer.Exit(exits.REFUSED)
+    run(_backup(settings, file))
+    talk(f"{file}: {file.stat().st_size} bytes.")
+
+
+async def _backup(settings: Settings, file: Path) -> None:
+    part = file.with_name(file.name + ".part")
+    async with server(settings) as dsn:
+        try:
+            await _program(
+                "pg_dump", "--format=custom", "--no-owner", f"--file={part}", f"--dbname={dsn}"
+            )
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+    # On disk before it has its name.
+    with part.open("rb") as written:
+        os.fsync(written.fileno())
+    part.rename(file)
+
+
+def restore(
+    file: BackupFile,
+    *,
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
+    config: Config = None,
+) -> None:
+    """Bring back what `greffier backup` wrote, into a database that holds no record yet.
+
+    The restored record has an epoch of its own, so that clients start afresh. Roles of people who
+    reach the database directly are admitted anew afterwards.
+    """
+    settings = load_settings(database_url, data_dir, config)
+    if not file.is_file():
+        talk(f"There is no file {file}.")
+        raise typer.Exit(exits.ERROR)
+    state = run(_restore(settings, file))
+    if state is not None:
+        talk(f"This database has a record already (its schema is {state}); nothing was changed.")
+        raise typer.Exit(exits.REFUSED)
+    talk("Restored. `greffier audit` proves it.")
+
+
+async def _restore(settings: Settings, file: Path) -> str | None:
+    """Restore; or say in which state the schema is that stands in the way."""
+    from greffier.store import schema  # noqa: PLC0415
+    from greffier.store.connection import connect  # noqa: PLC0415
+
+    async with server(settings) as dsn:
+        found = await schema.status(dsn)
+        if found.state != "absent":
+            return found.state
+        await _program(
+            "pg_restore", "--no-owner", "--no-acl", "--exit-on-error", "--single-transaction",
+            f"--dbname={dsn}", str(file),
+        )  # fmt: skip
+        live = await connect(dsn)
+        try:
+            # Rights are not in what was restored: the roles they name may not be on this server.
+            await schema.grant(live)
+            # The next to open it begins a new history: numbers of the old one mean nothing here.
+            await live.execute("delete from greffier.identity")
+        finally:
+            await live.close()
+    return None
+
+
+async def _program(name: str, *arguments: str) -> None:
+    """Run a program of PostgreSQL's.
+
+    Raises:
+        Error: It failed, in its own words.
+    """
+    from greffier.embedded import find  # noqa: PLC0415
+    from greffier.errors import Error  # noqa: PLC0415
+
+    process = await asyncio.create_subprocess_exec(
+        str(find().program(name)), *arguments, stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await process.communicate()
+    if process.returncode:
+        raise Error(f"{name} failed: {said.decode(errors='replace').strip()[-500:]}")
