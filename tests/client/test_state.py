@@ -284,7 +284,7 @@ def shown(state: State) -> list[UUID | None]:
 
 
 TestClient = Client.TestCase
-TestClient.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+TestClient.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
 
 
 def test_what_was_sent_is_a_draft_until_it_is_on_record() -> None:

@@ -108,10 +108,7 @@ def test_a_conversation_is_shown_as_the_case_says(steps: list[dict[str, Any]]) -
     for number, step in enumerate(steps):
         state = talked(state, step)
         expect = dict(step["expect"])
-        view = [
-            ("+" if isinstance(one, Draft) else "") + known[one.id]
-            for one in state.view
-        ]
+        view = [("+" if isinstance(one, Draft) else "") + known[one.id] for one in state.view]
         found = {"view": view, "rev": state.rev, "ask": asked(state)}
         if "texts" in expect:
             found["texts"] = [one.content for one in state.view]

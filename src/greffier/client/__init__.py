@@ -9,6 +9,7 @@
 It needs the extra ``greffier[client]``.
 """
 
+from greffier.client.board import Board
 from greffier.client.connection import Client, connect
 from greffier.client.http import Unanswered
 from greffier.client.listing import Listing
@@ -21,6 +22,7 @@ __all__ = [
     "Activity",
     "AskChanges",
     "AskPage",
+    "Board",
     "Change",
     "Client",
     "Failed",

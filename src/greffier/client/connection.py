@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
+import msgspec
+
+from greffier.client.board import Board
 from greffier.client.calls import Conversations, Messages, path
 from greffier.client.http import Wire
 from greffier.client.live import Live, Via, server_sent
 from greffier.client.view import View
 from greffier.client.wire import Change
+from greffier.model.ids import uuid7
+from greffier.model.message import Message
 from greffier.model.page import Context
+
+
+class _Said(msgspec.Struct, frozen=True):
+    message: Message
 
 
 class Client:
@@ -75,6 +85,28 @@ class Client:
             async for change in follower:
                 yield change
 
+    async def say(
+        self,
+        subject: str,
+        content: str,
+        *,
+        id: UUID | str | None = None,  # noqa: A002 - the contract's name
+        agent: UUID | str | None = None,
+    ) -> Message:
+        """Append words to one's active conversation on a subject, made if there is none."""
+        body = {"id": str(id or uuid7()), "content": content}
+        if agent is not None:
+            body["agent_id"] = str(agent)
+        where = f"/v1/subjects/{quote(subject, safe='')}/messages"
+        return msgspec.json.decode(await self.wire.write("POST", where, body), type=_Said).message
+
+    @contextlib.asynccontextmanager
+    async def board(self, *, limit: int = 20) -> AsyncIterator[Board]:
+        """Keep the person's list of conversations: what is shown of it, now and as it changes."""
+        board = Board(self.live, self.conversations, limit=limit)
+        async with _beside(board.run()):
+            yield board
+
     @contextlib.asynccontextmanager
     async def view(self, conversation_id: UUID | str, *, limit: int = 50) -> AsyncIterator[View]:
         """Keep a view of a conversation: what is shown of it, now and as it changes.
@@ -86,12 +118,8 @@ class Client:
         view = View(
             UUID(str(conversation_id)), self.live, self.conversations, self.messages, limit=limit
         )
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(view.run())
-            try:
-                yield view
-            finally:
-                task.cancel()
+        async with _beside(view.run()):
+            yield view
 
 
 @contextlib.asynccontextmanager
@@ -106,11 +134,20 @@ async def connect(url: str, token: str, *, transport: Any = None) -> AsyncIterat
     async with Wire(url, token, transport=transport) as wire:
         conversations = Conversations(wire)
         live = Live(wire, conversations)
-        task = asyncio.get_running_loop().create_task(live.run())
-        try:
-            yield Client(wire, live, conversations)
-        finally:
-            task.cancel()
-            live.close()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        async with _beside(live.run()):
+            try:
+                yield Client(wire, live, conversations)
+            finally:
+                live.close()
+
+
+@contextlib.asynccontextmanager
+async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Work beside a block; not a task group, whose errors would come wrapped to the block."""
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
