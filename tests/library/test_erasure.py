@@ -75,6 +75,7 @@ ERASED_WITH = {
     "invitations.created_by": "conversation, person",
     "invitation_tokens.token_hash": "conversation",
     "identity.epoch": "no",
+    "identity.channel_key": "no",
     "schema_changes.name": "no",
     "schema_changes.checksum": "no",
     "schema_changes.applied_by": "no",
@@ -343,12 +344,15 @@ async def test_a_forgotten_person_is_named_nowhere_any_more(
     await append(store, helped.id, [Draft(content=kept("help"))], Speaker(None, ada, name, ada))
     await g.messages.append(helped.id, role="assistant", content=kept("before"))
     await edit(store, helped.id, 2, kept("after"), Speaker(None, ada, name, ada))
-    # a conversation erased before, and keys
+    # a conversation erased before, keys, and a role of the database
     before = await g.conversations.create(owner=ada, title=gone("title"))
     await g.conversations.erase(before.id)
     await make(store, scope="user", user=ada, name=gone("key"), created_by=ada)
     await make(store, scope="service", user=None, name=kept("key"), created_by=ada)
     async with connected(database) as connection:
+        await connection.execute(
+            "insert into database_roles (role_name, user_id) values ($1, $2)", gone("role"), ada
+        )
         await connection.execute("analyze")
     views = {one.id: await look(store, one.id) for one in (ours, theirs, left, helped)}
     assert len(gone.found_in(await dump(database))) >= len(gone.made) - 1
