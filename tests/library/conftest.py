@@ -8,7 +8,15 @@ import pytest_asyncio
 
 from greffier.library import Greffier
 from greffier.store.database import Database, open_database
+from helpers.postgres import new_database
 from helpers.sessions import Session, sessions
+
+
+@pytest_asyncio.fixture(scope="module")
+async def one_database(postgres: str, template: str) -> AsyncIterator[str]:
+    """One database for a file whose tests keep to conversations of their own."""
+    async with new_database(postgres, f"template {template}") as dsn:
+        yield dsn
 
 
 @pytest_asyncio.fixture

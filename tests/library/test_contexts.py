@@ -42,6 +42,12 @@ _turn = st.one_of(
 )
 
 
+@pytest.fixture
+def database(one_database: str) -> str:
+    """One for all tests here."""
+    return one_database
+
+
 async def whole(g: Greffier, talk: Talk) -> list[Message]:
     """Every message of the active path."""
     found: list[Message] = []

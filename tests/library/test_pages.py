@@ -29,6 +29,12 @@ examples = settings(
 )
 
 
+@pytest.fixture
+def database(one_database: str) -> str:
+    """One for all tests here."""
+    return one_database
+
+
 def messages(found: Found) -> list[Message]:
     """What is on a page."""
     return _decode(b"[%b]" % found.data)

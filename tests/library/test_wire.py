@@ -22,6 +22,13 @@ ADA = Speaker("ada", "ada", 'Ada "the Countess" Lovelace\u2028', "ada")
 
 _decode = msgspec.json.Decoder(Message).decode
 
+
+@pytest.fixture
+def database(one_database: str) -> str:
+    """One for all tests here."""
+    return one_database
+
+
 # One database for all examples: each makes a conversation of its own.
 examples = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
