@@ -355,8 +355,7 @@ IDLE: dict[str, Idle] = {
 }
 
 
-@pytest.mark.parametrize("idle", IDLE.values(), ids=IDLE)
-async def test_what_already_stands_so_costs_no_rev(g: Greffier, idle: Idle) -> None:
+async def test_what_already_stands_so_costs_no_rev(g: Greffier) -> None:
     """A rev is one more change: what changes nothing wakes nobody, moves nothing in a list."""
     room = await a_room(g)
     await g.messages.append(room, content="again", id=UUID(int=1))
@@ -367,9 +366,9 @@ async def test_what_already_stands_so_costs_no_rev(g: Greffier, idle: Idle) -> N
     await g.conversations.update(room, title="Plans", metadata={"a": 1, "b": 2})
     before = await g.conversations.get(room)
 
-    await idle(g, room)
-
-    assert await g.conversations.get(room) == before
+    for what, idle in IDLE.items():
+        await idle(g, room)
+        assert await g.conversations.get(room) == before, what
 
 
 async def test_each_change_is_one_rev(g: Greffier) -> None:

@@ -314,11 +314,12 @@ async def test_a_page_costs_the_same_however_much_was_rewound(
 
 
 async def test_rewinding_changes_three_rows_however_long_the_tail_is(
-    long: tuple[Connection, UUID],
+    database: str, long: tuple[Connection, UUID]
 ) -> None:
     """The conversation, one branch and one change of path: not one message is touched."""
-    connection, talk = long
-    async with undone(connection):
+    _, talk = long
+    # A session of its own: what an earlier transaction did counts here until it is reported.
+    async with connected(database) as connection, undone(connection):
         await connection.execute("select rewind_v1($1, null, 20, gen_random_uuid())", talk)
         rows = await connection.fetch(
             """

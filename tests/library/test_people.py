@@ -369,16 +369,15 @@ async def test_open_invitations_are_seen_by_the_owner_and_by_who_made_them(g: Gr
     assert await invitations(g.database, room, "bob") == []
 
 
-@pytest.mark.parametrize(
-    ("expires_in", "max_uses"), [(0.5, None), (366 * 86400, None), (None, 0), (None, 1 << 31)]
-)
-async def test_an_invitation_is_for_some_time_and_some_people(
-    g: Greffier, expires_in: float | None, max_uses: int | None
-) -> None:
+async def test_an_invitation_is_for_some_time_and_some_people(g: Greffier) -> None:
     """From a second to a year, for one person at least."""
     room = await a_room(g)
-    with pytest.raises(Invalid):
-        await g.conversations.invite(room, expires_in=expires_in, max_uses=max_uses)
+    for expires_in in (0.5, 366 * 86400):
+        with pytest.raises(Invalid):
+            await g.conversations.invite(room, expires_in=expires_in)
+    for max_uses in (0, 1 << 31):
+        with pytest.raises(Invalid):
+            await g.conversations.invite(room, max_uses=max_uses)
 
 
 async def test_an_erased_conversation_has_no_way_in(g: Greffier) -> None:
