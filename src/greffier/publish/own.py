@@ -25,6 +25,8 @@ from greffier.store.database import Database
 #: a room with more takes longer, for each member's count is asked for.
 GATHER = 0.3
 MEMBERS_A_SECOND = 200
+#: Members told of an activity before others have a turn.
+AT_ONCE = 25
 #: Seconds between looks at each user's list and newest conversations: what a lost wake-up costs.
 POLL = 15.0
 #: Conversations whose members are remembered.
@@ -226,7 +228,11 @@ class OwnFeeds:
         here = [name for name in self._members.get(conversation_id, ()) if name in self._users]
         if conversation_id not in self._members:
             here = list(self._users)
-        for row in await reads.activities(self._database, conversation_id, here):
+        rows = await reads.activities(self._database, conversation_id, here)
+        for number, row in enumerate(rows, start=1):
+            if number % AT_ONCE == 0:
+                # A room of a thousand would hold up everybody's changes for as many sends.
+                await asyncio.sleep(0)
             user = self._users.get(row.user_id)
             if user is not None and row.rev > user.seen.get(conversation_id, 0):
                 user.seen[conversation_id] = row.rev

@@ -27,7 +27,7 @@ from greffier.publish.change import Change
 from greffier.publish.stream import Stream
 from greffier.read.changes import changes
 from greffier.read.pages import Where, page
-from greffier.read.people import participants
+from greffier.read.people import Participant, participants
 from greffier.server.packets import MsgspecJson, Wire, event
 
 if TYPE_CHECKING:
@@ -251,7 +251,7 @@ class Sockets:
         if session.joined.get(conversation_id) is not joined:
             # Removed while it was answered.
             raise NotFound
-        joined.people = frozenset(one.user_id for one in everybody)
+        joined.people = self._same_people(conversation_id, everybody)
         joined.told = joined.rev
         asked = [one.user_id for one in everybody[:SIGNALLED]]
         # The library puts our answer into the socket's queue before the loop turns; what was
@@ -264,6 +264,17 @@ class Sockets:
             "participants": everybody,
             "presence": service.signals.presence(asked),
         }
+
+    def _same_people(self, conversation_id: UUID, everybody: list[Participant]) -> frozenset[str]:
+        """Give one set to all who join while the same people take part.
+
+        A thousand sockets with a thousand names of their own would hold 120 MiB.
+        """
+        people = frozenset(one.user_id for one in everybody)
+        for other in self._rooms.get(conversation_id, ()):
+            if other.people:
+                return other.people if other.people == people else people
+        return people
 
     async def _catch_up(self, joined: Joined, data: dict[str, Any]) -> dict[str, Any]:
         """Bring a socket from the rev it knows to the present, or give it a fresh page."""
