@@ -25,7 +25,7 @@ async def measure(world: World) -> list[Line]:
     goal = Goal("≤", 150, "MiB")
     sockets = world.scale.sockets
     few, crowded = await _joined(world, 2), await _joined(world, sockets)
-    note = f"each join is answered with all {sockets:,} names; 30 s later it is the same"
+    note = f"each join is answered with all {sockets:,} names"
     return [
         value("memory of serve, idle", taken, Goal("≤", 90, "MiB")),
         value(f"memory of serve, {sockets:,} sockets of two people", [few], goal),

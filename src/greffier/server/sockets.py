@@ -268,7 +268,7 @@ class Sockets:
     def _same_people(self, conversation_id: UUID, everybody: list[Participant]) -> frozenset[str]:
         """Give one set to all who join while the same people take part.
 
-        A thousand sockets with a thousand names of their own would hold 120 MiB.
+        A thousand sockets of a thousand people took 40 MiB more with a set each.
         """
         people = frozenset(one.user_id for one in everybody)
         for other in self._rooms.get(conversation_id, ()):
