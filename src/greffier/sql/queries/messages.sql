@@ -6,47 +6,50 @@
 -- $1 conversation, $2 reader, $3 anchor (null: the end), $4 how many up to the anchor, $5 how many
 -- after it, $6 whole record (also superseded), $7 cut texts above, $8 bytes at most.
 -- Nearest to the anchor first: what does not fit into the bytes is left for the next page.
-with conversation as materialized (
-    select c.id, c.rev, c.path_rev, c.message_count, c.first_seq, c.last_seq,
-        case when $6 then '{[1,)}'::int8multirange else c.path end as path,
-        coalesce($3, c.last_seq) as anchor
+select c.rev, c.path_rev, c.message_count as total, k.data, k.lo, k.hi,
+    lower(c.path * int8multirange(int8range(c.first_seq, c.last_seq + 1))) as path_lo,
+    upper(c.path * int8multirange(int8range(c.first_seq, c.last_seq + 1))) - 1 as path_hi,
+    (
+        select string_agg(
+            to_json(a) || ':{"name":'
+                || coalesce(to_json((select u.name from users u where u.id = a))::text, 'null')
+                || ',"role":' || coalesce('"' || (
+                    select p.role from participants p
+                    where p.conversation_id = $1 and p.user_id = a and p.left_at is null) || '"',
+                    'null') || '}', ',')
+        from unnest(k.authors) a
+    ) as authors
+from (
+    select c.rev, c.path_rev, c.message_count, c.first_seq, c.last_seq,
+        case when $6 then '{[1,)}'::int8multirange else c.path end as path
     from conversations c
     where c.id = $1
       and ($2::text is null or exists (
           select from participants p
           where p.conversation_id = c.id and p.user_id = $2 and p.left_at is null))
-), found as materialized (
-    -- materialized, or the window below writes each message's JSON twice: a quarter of the page
-    select m.seq, m.author_id, message_json(m, $7) as body, abs(m.seq - c.anchor) as far
-    from conversation c
-    cross join lateral path_window(c.path, c.first_seq, c.last_seq, c.anchor, $4, $5) w
-    -- A stretch is never longer than that; the limit is for the planner, who takes a range between
-    -- unknown bounds for a ninth of the conversation and would read all of it (bench/promises/pages).
-    cross join lateral (
-        select * from messages m
-        where m.conversation_id = $1 and m.seq between w.lo and w.hi
-        order by m.seq limit $4 + $5
-    ) m
-), sized as (
-    select *, sum(octet_length(body) + 1) over near as bytes, row_number() over near as place
-    from found window near as (order by far, seq)
-), kept as (
-    select * from sized where bytes <= $8 or place = 1
-)
-select c.rev, c.path_rev, c.message_count as total, k.data, k.lo, k.hi,
-    lower(c.path * int8multirange(int8range(c.first_seq, c.last_seq + 1))) as path_lo,
-    upper(c.path * int8multirange(int8range(c.first_seq, c.last_seq + 1))) - 1 as path_hi,
-    (
-        select string_agg(to_json(a.author_id) || ':{"name":' || coalesce(to_json(u.name)::text, 'null')
-            || ',"role":' || coalesce('"' || p.role || '"', 'null') || '}', ',')
-        from (select distinct author_id from kept where author_id is not null) a
-        left join users u on u.id = a.author_id
-        left join participants p
-            on p.conversation_id = $1 and p.user_id = a.author_id and p.left_at is null
-    ) as authors
-from conversation c
-cross join (
-    select string_agg(body, ',' order by seq) as data, min(seq) as lo, max(seq) as hi from kept
+) c
+cross join lateral (
+    select string_agg(s.body, ',' order by s.seq) as data, min(s.seq) as lo, max(s.seq) as hi,
+        array_agg(distinct s.author_id) filter (where s.author_id is not null) as authors
+    from (
+        select f.*, sum(octet_length(f.body) + 1) over near as bytes, row_number() over near as place
+        from (
+            select m.seq, m.author_id, message_json(m, $7) as body,
+                abs(m.seq - coalesce($3, c.last_seq)) as far
+            from path_window(c.path, c.first_seq, c.last_seq, coalesce($3, c.last_seq), $4, $5) w
+            -- A stretch is never longer than that; the limit is for the planner, who takes a range
+            -- between unknown bounds for a ninth of the conversation and would read all of it.
+            cross join lateral (
+                select * from messages m
+                where m.conversation_id = $1 and m.seq between w.lo and w.hi
+                order by m.seq limit $4 + $5
+            ) m
+            -- A fence, or the window would write each message's JSON twice: a quarter of the page.
+            offset 0
+        ) f
+        window near as (order by f.far, f.seq)
+    ) s
+    where s.bytes <= $8 or s.place = 1
 ) k;
 
 -- name: get_message

@@ -60,6 +60,7 @@ return p_role = 'tool' or (p_role = 'assistant' and p_calls is not null
 -- A message as the API shows it: the one place that says so (model/message.py reads it).
 -- p_cut: texts longer than that many bytes are cut and JSON fields left out, marked by
 -- truncated and size (the bytes of the fields that were cut); null shows the whole.
+-- What most messages lack is one text, not many small ones: a tenth of a page.
 create function message_json(m messages, p_cut integer) returns text
 language sql stable parallel safe as $$
 select '{"conversation_id":"' || m.conversation_id
@@ -74,25 +75,36 @@ select '{"conversation_id":"' || m.conversation_id
            when m.content is null or m.deleted_at is not null then 'null'
            when octet_length(m.content) > p_cut then to_json(cut_text(m.content, p_cut))::text
            else to_json(m.content)::text end
-    || ',"parts":' || case
-           when m.parts is null or m.deleted_at is not null or octet_length(m.parts::text) > p_cut then 'null'
-           else m.parts::text end
-    || ',"tool_calls":' || case
-           when m.tool_calls is null or m.deleted_at is not null or octet_length(m.tool_calls::text) > p_cut then 'null'
-           else m.tool_calls::text end
-    || ',"tool_call_id":' || coalesce(to_json(m.tool_call_id)::text, 'null')
-    || ',"name":' || coalesce(to_json(m.name)::text, 'null')
-    || ',"reasoning":' || case
-           when m.reasoning is null or m.deleted_at is not null then 'null'
-           when octet_length(m.reasoning) > p_cut then to_json(cut_text(m.reasoning, p_cut))::text
-           else to_json(m.reasoning)::text end
+    || case
+           when m.parts is null and m.tool_calls is null and m.tool_call_id is null
+                and m.name is null and m.reasoning is null
+               then ',"parts":null,"tool_calls":null,"tool_call_id":null,"name":null,"reasoning":null'
+           else ',"parts":' || case
+                   when m.parts is null or m.deleted_at is not null
+                        or octet_length(m.parts::text) > p_cut then 'null'
+                   else m.parts::text end
+               || ',"tool_calls":' || case
+                   when m.tool_calls is null or m.deleted_at is not null
+                        or octet_length(m.tool_calls::text) > p_cut then 'null'
+                   else m.tool_calls::text end
+               || ',"tool_call_id":' || coalesce(to_json(m.tool_call_id)::text, 'null')
+               || ',"name":' || coalesce(to_json(m.name)::text, 'null')
+               || ',"reasoning":' || case
+                   when m.reasoning is null or m.deleted_at is not null then 'null'
+                   when octet_length(m.reasoning) > p_cut then to_json(cut_text(m.reasoning, p_cut))::text
+                   else to_json(m.reasoning)::text end
+           end
     || ',"status":"' || m.status
     || '","run_id":' || coalesce('"' || m.run_id || '"', 'null')
     || ',"created_at":"' || rfc3339(m.created_at)
-    || '","said_at":' || coalesce('"' || rfc3339(m.said_at) || '"', 'null')
-    || ',"edited_at":' || coalesce('"' || rfc3339(m.edited_at) || '"', 'null')
-    || ',"deleted_at":' || coalesce('"' || rfc3339(m.deleted_at) || '"', 'null')
-    || ',"rev":' || coalesce(m.changed_rev, m.rev)
+    || case
+           when m.said_at is null and m.edited_at is null and m.deleted_at is null
+               then '","said_at":null,"edited_at":null,"deleted_at":null,"rev":'
+           else '","said_at":' || coalesce('"' || rfc3339(m.said_at) || '"', 'null')
+               || ',"edited_at":' || coalesce('"' || rfc3339(m.edited_at) || '"', 'null')
+               || ',"deleted_at":' || coalesce('"' || rfc3339(m.deleted_at) || '"', 'null')
+               || ',"rev":' end
+    || coalesce(m.changed_rev, m.rev)
     || ',"metadata":' || coalesce(case when m.deleted_at is null then m.metadata::text end, '{}')
     || case when m.deleted_at is null and greatest(
                 octet_length(m.content), octet_length(m.parts::text),
@@ -102,8 +114,8 @@ select '{"conversation_id":"' || m.conversation_id
               + case when octet_length(m.parts::text) > p_cut then octet_length(m.parts::text) else 0 end
               + case when octet_length(m.tool_calls::text) > p_cut then octet_length(m.tool_calls::text) else 0 end
               + case when octet_length(m.reasoning) > p_cut then octet_length(m.reasoning) else 0 end)
-           else '' end
-    || '}'
+               || '}'
+           else '}' end
 $$;
 
 -- Promise: the stretches of the active path a page needs, by arithmetic alone: seqs are dense, so
