@@ -27,7 +27,11 @@ TWINS = {
     "howto/follow-live.md": "howto/suivre-en-direct.md",
 }
 #: Variables that are no settings: the file of settings, a traceback, the programs of PostgreSQL.
-VARIABLES = {"GREFFIER_CONFIG", "GREFFIER_DEBUG", "GREFFIER_PG_BIN"}
+VARIABLES = {"GREFFIER_CONFIG", "GREFFIER_DEBUG", "GREFFIER_PG_BIN"} | {
+    # of the examples of following live
+    "GREFFIER_TOKEN",
+    "GREFFIER_URL",
+}
 
 #: Words with a hyphen that others gave their things.
 FOREIGN = {"ratelimit-headers"}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from helpers.api import Person, expect, path, pointers, refused
+from helpers.api import Person, Served, expect, path, pointers, refused
 
 
 async def people(person: Person, conversation: dict[str, Any]) -> list[tuple[str, str]]:
@@ -242,3 +242,17 @@ async def test_who_has_read_is_told_and_never_the_author(ada: Person, bob: Perso
     assert [[one["user_id"] for one in found] for found in readers] == [[bob.id], []]
     assert [one["read_by"] for one in page["data"]] == readers
     refused(await ada.http.get(f"{here}/9/readers"), 404, "not-found")
+
+
+async def test_a_name_with_a_slash_in_it_is_reached(served: Served) -> None:
+    """In a path it is written %2F, for people and for subjects."""
+    ada = served.person("ada")
+    async with ada.http as http:
+        made = await http.post("/v1/conversations", json={"kind": "room"})
+        people = f"/v1/conversations/{made.json()['id']}/participants"
+        await http.post(people, json={"user_id": "auth0|école/42"})
+        changed = await http.patch(f"{people}/auth0%7C%C3%A9cole%2F42", json={"role": "viewer"})
+        said = await http.post("/v1/subjects/maths%2Falg%C3%A8bre/messages", json={"content": "x"})
+
+    assert changed.json()["user_id"] == "auth0|école/42"
+    assert said.json()["conversation"]["subject"] == "maths/algèbre"

@@ -318,6 +318,8 @@ class Server:
         health.metrics.up.set(1)
         watch = asyncio.create_task(self._watch(server))
         live = [asyncio.create_task(one.run()) for one in self._app.live()]
+        for task in live:
+            task.add_done_callback(self._ended)
         try:
             await server.serve(sockets=[self._listener])
         finally:
@@ -325,6 +327,14 @@ class Server:
             for task in live:
                 task.cancel()
             health.metrics.up.set(0)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Stop when something live broke: a server that answers and tells nobody is worse."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            task.get_loop().call_exception_handler(
+                {"message": "what is live broke; the server stops", "exception": error}
+            )
+            self._stop()
 
     async def _watch(self, server: uvicorn.Server) -> None:
         await self._stop.asked.wait()

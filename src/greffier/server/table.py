@@ -11,6 +11,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
+from urllib.parse import unquote
 
 import msgspec
 from starlette.routing import BaseRoute, Match
@@ -146,13 +147,22 @@ class Resource(BaseRoute):
         """Say whether this is the path, whatever the method."""
         if scope["type"] != "http":
             return Match.NONE, {}
-        path: str = scope["path"]
+        # A name in a path may hold a slash, written %2F: only then is it read as it was sent.
+        raw: bytes = scope.get("raw_path") or b""
+        escaped = b"%2F" in raw or b"%2f" in raw
+        path: str = raw.decode("latin-1") if escaped else scope["path"]
         if root := scope.get("root_path"):
             path = path.removeprefix(root)
         found = self._match(path)
         if found is None:
             return Match.NONE, {}
-        return Match.FULL, {"greffier.values": found.groups()}
+        values = found.groups()
+        if escaped:
+            try:
+                values = tuple(unquote(value, errors="strict") for value in values)
+            except UnicodeDecodeError:
+                return Match.NONE, {}
+        return Match.FULL, {"greffier.values": values}
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Leave the answer with the call; whoever made the call sends it."""
