@@ -129,12 +129,12 @@ async def test_the_conversation_goes_on_from_where_it_was_rewound(g: Greffier) -
 
     assert [(one.seq, one.parent_seq) for one in (first, second)] == [(6, 2), (7, 6)]
     assert await shown(g, talk) == [1, 2, 6, 7]
-    before = await g.messages.before(talk, 6, limit=1)
-    assert [message.seq for message in before.data] == [2]
-    after = await g.messages.after(talk, 2, limit=1)
-    assert [message.seq for message in after.data] == [6]
-    around = await g.messages.around(talk, 4, limit=4)
-    assert [message.seq for message in around.data] == [1, 2, 6, 7]
+    assert [one.seq for one in (await g.messages.before(talk, 7, limit=2)).data] == [2, 6]
+    assert [one.seq for one in (await g.messages.before(talk, 5, limit=1)).data] == [2]
+    assert [one.seq for one in (await g.messages.after(talk, 1, limit=2)).data] == [2, 6]
+    assert [one.seq for one in (await g.messages.after(talk, 3, limit=1)).data] == [6]
+    assert [one.seq for one in (await g.messages.around(talk, 4, limit=3)).data] == [1, 2, 6]
+    assert [one.seq for one in (await g.messages.around(talk, 6, limit=3)).data] == [2, 6, 7]
 
 
 async def test_the_owner_alone_chooses_the_path(g: Greffier) -> None:

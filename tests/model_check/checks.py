@@ -18,7 +18,7 @@ from greffier.model.limits import DEFAULT
 from greffier.read import conversations, pages
 from helpers.view import NOTHING, View, answers, look
 from model_check.record import Record
-from model_check.talk import Talk, window
+from model_check.talk import Talk, stretches, window
 
 #: Bytes of one answer of ``changes``: as in production, a few messages, one rev at a time.
 SIZES = (DEFAULT.page_bytes, 1000, 1)
@@ -63,7 +63,7 @@ class Checks:
                 for view in (NOTHING, slow, *views.values())
             ),
             *(self._seen_by(talk, reader) for reader in readers),
-            *(self._page(talk, random.choice(readers), random) for _ in range(4)),
+            *(self._page(talk, random.choice(readers), random) for _ in range(6)),
             self._context(talk, random),
             self._one_message(talk, random),
             self._history(talk),
@@ -140,8 +140,10 @@ class Checks:
         seqs = [line.seq for line in talk.lines if superseded or line.seq in talk.path]
         anchors: dict[str, int] = {}
         if random.random() < 0.8:
-            anchors[random.choice(["before", "after", "around"])] = random.randrange(
-                len(talk.lines) + 3
+            edges = [seq for stretch in stretches(talk.path) for seq in stretch]
+            near = random.choice([*edges, random.randrange(len(talk.lines) + 3)])
+            anchors[random.choice(["before", "after", "around"])] = max(
+                0, near + random.randint(-2, 2)
             )
         where = pages.Where(random.choice([1, 2, 3, 5, 30]), superseded=superseded, **anchors)
         limits = replace(DEFAULT, page_bytes=random.choice([DEFAULT.page_bytes, 1500]))

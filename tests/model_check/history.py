@@ -507,6 +507,12 @@ class History:
         )
         self.look(talk_id)
 
+    @step(4, pick=some, at=some, draft=drafts)
+    def say_instead(self, pick: int, at: int, draft: int) -> None:
+        """Rewind and say something else, as who has an answer made again."""
+        self.rewind(pick, "owner", at)
+        self.add(pick, "owner", draft)
+
     @step(4, pick=some, who=actors, branch=some)
     def activate(self, pick: int, who: str, branch: int) -> None:
         """Take up a path that was left, or one that never was."""
