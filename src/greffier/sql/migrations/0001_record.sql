@@ -728,10 +728,10 @@ end;
 --          that stores at least one message is one rev.
 -- How:     set statements throughout, so that a batch of 250 costs few plans.  Rows somebody else
 --          holds are skipped (busy), or waited for with p_wait.  Ids are looked up only with p_check
---          (15 % of a large batch), which a caller leaves out when it has just made them all.  An id
---          must not be twice in one call.
+--          (a tenth of a large batch), which a caller leaves out when it has just made them all.  An
+--          id must not be twice in one call.
 -- Args:    p_conversation_ids/p_actors/p_sizes: one entry a request, in order; the message arrays
---          hold their messages one request after the other.
+--          hold their messages one request after the other.  Without p_sizes each has one.
 -- Locks:   conversation rows by id.
 create function append_batch_v1(
     p_route integer, p_conversation_ids uuid[], p_actors text[], p_sizes integer[],
@@ -758,22 +758,25 @@ declare
     v_listed timestamptz[];
     v_said integer[];
     v_tool integer[];
-    -- by message: which request it belongs to, and its seq when it is there already
+    v_oldest timestamptz;
+    -- by message: which request it belongs to (null: each has one), and its seq when it is there
     v_request integer[];
     v_known bigint[];
     -- by request: why it is refused; null when none is
     v_refused text[];
-    v_seq bigint;
-    v_hash bytea;
+    -- the messages that are there already, by place in the call, and whether they say another thing
+    v_found integer[];
+    v_seqs bigint[];
+    v_other boolean[];
 begin
     -- The rows are locked by an inner query in the order of their ids, and read after the lock.
     if p_wait then
         select array_agg(c.id), array_agg(c.owner_id), array_agg(c.kind = 'assistant'),
             array_agg(c.archived_at is not null), array_agg(c.last_seq), array_agg(c.path_end),
             array_agg(c.rev), array_agg(c.updated_at), array_agg(c.listed_at),
-            array_agg(c.said_total), array_agg(c.tool_total)
+            array_agg(c.said_total), array_agg(c.tool_total), min(c.listed_at)
         into v_id, v_owner, v_assistant, v_archived, v_last, v_end, v_rev, v_updated, v_listed,
-            v_said, v_tool
+            v_said, v_tool, v_oldest
         from (
             select *, path_end(path, first_seq, last_seq) as path_end
             from conversations where id = any (p_conversation_ids) order by id for no key update
@@ -782,21 +785,27 @@ begin
         select array_agg(c.id), array_agg(c.owner_id), array_agg(c.kind = 'assistant'),
             array_agg(c.archived_at is not null), array_agg(c.last_seq), array_agg(c.path_end),
             array_agg(c.rev), array_agg(c.updated_at), array_agg(c.listed_at),
-            array_agg(c.said_total), array_agg(c.tool_total)
+            array_agg(c.said_total), array_agg(c.tool_total), min(c.listed_at)
         into v_id, v_owner, v_assistant, v_archived, v_last, v_end, v_rev, v_updated, v_listed,
-            v_said, v_tool
+            v_said, v_tool, v_oldest
         from (
             select *, path_end(path, first_seq, last_seq) as path_end
             from conversations where id = any (p_conversation_ids) order by id
             for no key update skip locked
         ) c;
     end if;
-    v_request := array(
-        select r.n from unnest(p_sizes) with ordinality as r (size, n), generate_series(1, r.size)
-        order by r.n);
+    if p_sizes is not null then
+        v_request := array(
+            select r.n
+            from unnest(p_sizes) with ordinality as r (size, n), generate_series(1, r.size)
+            order by r.n);
+    elsif p_actors is not null or p_check then
+        v_request := array(select generate_series(1, cardinality(p_ids)));
+    end if;
 
-    -- The usual case refuses nobody: the service, or owners in their assistant conversations.
-    if exists (
+    -- The usual case refuses nobody: the service, or owners in their assistant conversations.  A
+    -- conversation that is not there is found out below when nobody's right is asked about.
+    if (p_actors is not null or p_check) and exists (
         select
         from unnest(p_conversation_ids, p_actors) as r (conversation_id, actor)
         left join unnest(v_id, v_owner, v_assistant) as c (id, owner, assistant)
@@ -822,24 +831,31 @@ begin
     end if;
 
     if p_check then
-        -- One index probe per id, after the lock, so that whatever an earlier holder committed is
-        -- seen.  A join through unnest may read a whole conversation instead (43 ms for 0.3).
-        v_known := array_fill(null::bigint, array[cardinality(p_ids)]);
-        for i in 1 .. cardinality(p_ids) loop
-            continue when v_refused[v_request[i]] is not null;
-            select m.seq, m.request_hash into v_seq, v_hash
-            from messages m
-            where m.conversation_id = p_conversation_ids[v_request[i]] and m.id = p_ids[i];
-            if found then
-                v_known[i] := v_seq;
-                -- null when erased: the answer is the tombstone
-                if v_hash <> p_hashes[i] then
+        -- After the lock, so that whatever an earlier holder committed is seen.  limit 1 makes it one
+        -- index probe per id: a plain join may read a whole conversation instead (43 ms for 0.3).
+        select array_agg(k.n), array_agg(k.seq), array_agg(k.other) into v_found, v_seqs, v_other
+        from (
+            -- a hash is null when erased: the answer is the tombstone
+            select r.n::integer as n, m.seq, coalesce(m.request_hash <> r.hash, false) as other
+            from unnest(p_ids, p_hashes, v_request) with ordinality as r (id, hash, request, n)
+            cross join lateral (
+                select m.seq, m.request_hash from messages m
+                where m.conversation_id = p_conversation_ids[r.request] and m.id = r.id
+                limit 1
+            ) m
+            where v_refused[r.request] is null
+        ) k;
+        if v_found is not null then
+            v_known := array_fill(null::bigint, array[cardinality(p_ids)]);
+            for i in 1 .. cardinality(v_found) loop
+                v_known[v_found[i]] := v_seqs[i];
+                if v_other[i] then
                     v_refused := coalesce(
-                        v_refused, array_fill(null::text, array[cardinality(p_sizes)]));
-                    v_refused[v_request[i]] := 'id-reused';
+                        v_refused, array_fill(null::text, array[cardinality(p_conversation_ids)]));
+                    v_refused[v_request[v_found[i]]] := 'id-reused';
                 end if;
-            end if;
-        end loop;
+            end loop;
+        end if;
     end if;
 
     if true = any (v_archived) then
@@ -848,8 +864,8 @@ begin
             select case
                 when v_refused[r.n] is not null then v_refused[r.n]
                 when c.archived and exists (
-                    select from unnest(v_request) with ordinality as m (request, n)
-                    where m.request = r.n and v_known[m.n] is null) then 'archived'
+                    select from unnest(p_ids, v_request) with ordinality as m (id, request, n)
+                    where coalesce(m.request, m.n) = r.n and v_known[m.n] is null) then 'archived'
             end
             from unnest(p_conversation_ids) with ordinality as r (conversation_id, n)
             left join unnest(v_id, v_archived) as c (id, archived) on c.id = r.conversation_id
@@ -858,8 +874,8 @@ begin
 
     return query
         with asked as (
-            select m.*, p_conversation_ids[m.request] as conversation_id,
-                v_refused[m.request] is null and v_known[m.n] is null as is_new,
+            select m.*, c.*, r.request, r.conversation_id,
+                c.id is not null and v_refused[r.request] is null and v_known[m.n] is null as is_new,
                 is_said(m.role, m.content, m.parts)::integer as says,
                 is_tool_traffic(m.role, m.content, m.parts, m.tool_calls)::integer as works
             from unnest(
@@ -867,34 +883,39 @@ begin
                 p_contents, p_parts::json[], p_tool_calls::json[], p_tool_call_ids, p_names,
                 p_reasonings, p_metadata::jsonb[], p_said_at
             ) with ordinality as m (
-                request, id, hash, role, author_id, author_name, written_by,
+                of_request, message_id, hash, role, author_id, author_name, written_by,
                 content, parts, tool_calls, tool_call_id, name,
                 reasoning, metadata, said_at, n
             )
+            cross join lateral (
+                select coalesce(m.of_request, m.n) as request,
+                    p_conversation_ids[coalesce(m.of_request, m.n)] as conversation_id
+            ) r
+            left join unnest(v_id, v_owner, v_assistant, v_last, v_end, v_rev, v_updated, v_said, v_tool)
+                as c (id, owner, assistant, last, path_end, last_rev, updated, said, tool)
+                on c.id = r.conversation_id
         ), numbered as materialized (
             select a.*,
-                c.last + row_number() over w as seq,
-                case when row_number() over w = 1 then c.path_end
-                     else c.last + row_number() over w - 1 end as parent,
-                c.rev + dense_rank() over (
+                a.last + row_number() over w as seq,
+                case when row_number() over w = 1 then a.path_end
+                     else a.last + row_number() over w - 1 end as parent,
+                -- the same order as w, so that one sort serves both
+                a.last_rev + dense_rank() over (
                     partition by a.conversation_id, a.is_new order by a.request) as rev,
-                greatest(v_now, c.updated) as at,
+                greatest(v_now, a.updated) as at,
                 coalesce(
-                    a.author_id, case when c.assistant and a.role = 'user' then c.owner end) as author,
-                c.said + sum(a.says) over w as said_no,
-                c.tool + sum(a.works) over w as tool_no
+                    a.author_id, case when a.assistant and a.role = 'user' then a.owner end) as author,
+                a.said + sum(a.says) over w as said_no,
+                a.tool + sum(a.works) over w as tool_no
             from asked a
-            left join unnest(v_id, v_owner, v_assistant, v_last, v_end, v_rev, v_updated, v_said, v_tool)
-                as c (id, owner, assistant, last, path_end, rev, updated, said, tool)
-                on c.id = a.conversation_id
-            window w as (partition by a.conversation_id, a.is_new order by a.n)
+            window w as (partition by a.conversation_id, a.is_new order by a.request, a.n)
         ), inserted as (
             insert into messages (
                 conversation_id, seq, id, request_hash, parent_seq, role, author_id, author_name,
                 written_by, content, parts, tool_calls, tool_call_id, name, reasoning, created_at,
                 said_at, rev, said_no, tool_no, metadata
             )
-            select m.conversation_id, m.seq, m.id, m.hash, m.parent, m.role, m.author, m.author_name,
+            select m.conversation_id, m.seq, m.message_id, m.hash, m.parent, m.role, m.author, m.author_name,
                 m.written_by, m.content, m.parts, m.tool_calls, m.tool_call_id, m.name, m.reasoning,
                 m.at, m.said_at, m.rev, m.said_no, m.tool_no, m.metadata
             from numbered m
@@ -915,7 +936,10 @@ begin
             where c.id = g.id and c.id = any (p_conversation_ids)
         )
         select
-            case when m.is_new then 'stored' else coalesce(v_refused[m.request], 'replayed') end,
+            case when m.is_new then 'stored'
+                 when v_refused[m.request] is not null then v_refused[m.request]
+                 when m.id is null then absent_conversation(m.conversation_id)
+                 else 'replayed' end,
             case when m.is_new then m.seq when v_refused[m.request] is null then v_known[m.n] end,
             case when m.is_new then m.parent end,
             case when m.is_new then m.rev end,
@@ -924,7 +948,7 @@ begin
         from numbered m
         order by m.n;
 
-    if exists (select from unnest(v_listed) at where v_now > at + interval '10 minutes') then
+    if v_now > v_oldest + interval '10 minutes' then
         perform touch_listings_v1(array(
             select c.id
             from unnest(v_id, v_listed) as old (id, listed_at)
