@@ -123,7 +123,7 @@ async def test_connections_cut_between_commit_and_answer(database: str) -> None:
     ):
         before: list[asyncio.StreamWriter] = []
 
-        def cut() -> None:
+        def cut_wire() -> None:
             # PostgreSQL hears of the end of a cut connection one cut later, when it has long done
             # what it was at; never hearing of it, it would run out of connections.
             while before:
@@ -132,7 +132,7 @@ async def test_connections_cut_between_commit_and_answer(database: str) -> None:
             proxy._servers.clear()
             proxy.cut()
 
-        async with meanwhile(cut, 0.5):
+        async with meanwhile(cut_wire, 0.5):
             await everybody(crowd, people)
         # Back to the proxy, which closes them when it goes.
         proxy._servers.extend(before)
