@@ -16,7 +16,7 @@ import pytest
 from model_check.history import History, World
 from model_check.steps import Step, shortest, some_steps, take
 
-HISTORIES = int(os.environ.get("GREFFIER_HISTORIES", "16"))
+HISTORIES = int(os.environ.get("GREFFIER_HISTORIES", "24"))
 STEPS = int(os.environ.get("GREFFIER_HISTORY_STEPS", "30"))
 SEED = os.environ.get("GREFFIER_HISTORY_SEED")
 
