@@ -100,7 +100,8 @@ class History:
         self.world = world
         world.histories += 1
         self.number = self.world.histories
-        self.steps = 0
+        self.seed = 0
+        self.looks = 0
         self.before = 0
         self.database = self.world.g.database
         names = {self.user(person): name for person, name in NAMES.items()}
@@ -188,8 +189,8 @@ class History:
 
     def look(self, *talk_ids: UUID) -> None:
         """Read everything that the step may have touched."""
-        self.steps += 1
-        random = Random(f"{self.steps}")
+        self.looks += 1
+        random = Random(self.seed)
         for talk_id in talk_ids:
             talk = self.record.talks.get(talk_id)
             if talk is None:
@@ -407,7 +408,7 @@ class History:
             talk_id, talk = self.which(pick)
             speaker = self.speaker(who, talk, pick)
             own = msgspec.structs.replace(
-                DRAFTS[draft], id=UUID(int=(self.steps << 32) + 1000 + place)
+                DRAFTS[draft], id=UUID(int=(self.looks << 32) + 1000 + place)
             )
             sent += [(talk_id, speaker, own)] * (2 if twice else 1)
 

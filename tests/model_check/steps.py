@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 Draw = Callable[[Random], Any]
 F = TypeVar("F", bound=Callable[..., None])
@@ -49,19 +49,27 @@ def step(weight: float, **draws: Draw) -> Callable[[F], F]:
 
 @dataclass(frozen=True)
 class Step:
-    """A step to take: which, and with what."""
+    """A step to take: which, with what, and what is then read; also after others were left out."""
 
     name: str
     arguments: Mapping[str, Any]
+    seed: int = 0
 
     def __str__(self) -> str:
         """Write it as the code that takes it."""
         return f"{self.name}({', '.join(f'{k}={v!r}' for k, v in self.arguments.items())})"
 
 
-def take(history: object, steps: Iterable[Step]) -> None:
+class Stepper(Protocol):
+    """What takes steps; it makes all that is random after a step out of that step's seed."""
+
+    seed: int
+
+
+def take(history: Stepper, steps: Iterable[Step]) -> None:
     """Take steps one after the other."""
     for one in steps:
+        history.seed = one.seed
         getattr(history, one.name)(**one.arguments)
 
 
@@ -72,7 +80,11 @@ def some_steps(kind: type, random: Random, many: int) -> list[Step]:
     names = [name for name in methods if random.random() < 0.75] or list(methods)
     weights = [methods[name][0] for name in names]
     return [
-        Step(name, {key: draw(random) for key, draw in methods[name][1].items()})
+        Step(
+            name,
+            {key: draw(random) for key, draw in methods[name][1].items()},
+            random.getrandbits(32),
+        )
         for name in random.choices(names, weights, k=many)
     ]
 
