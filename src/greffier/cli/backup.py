@@ -43,8 +43,9 @@ async def _backup(settings: Settings, file: Path) -> None:
     async with server(settings) as dsn:
         try:
             await _program(
-                "pg_dump", "--format=custom", "--no-owner", f"--file={part}", f"--dbname={dsn}"
-            )
+                dsn, "pg_dump", "--format=custom", "--no-owner", f"--file={part}",
+                f"--dbname={dsn}",
+            )  # fmt: skip
         except BaseException:
             part.unlink(missing_ok=True)
             raise
@@ -87,7 +88,7 @@ async def _restore(settings: Settings, file: Path) -> str | None:
         if found.state != "absent":
             return found.state
         await _program(
-            "pg_restore", "--no-owner", "--no-acl", "--exit-on-error", "--single-transaction",
+            dsn, "pg_restore", "--no-owner", "--no-acl", "--exit-on-error", "--single-transaction",
             f"--dbname={dsn}", str(file),
         )  # fmt: skip
         live = await connect(dsn)
@@ -101,17 +102,28 @@ async def _restore(settings: Settings, file: Path) -> str | None:
     return None
 
 
-async def _program(name: str, *arguments: str) -> None:
-    """Run a program of PostgreSQL's.
+async def _program(dsn: str, name: str, *arguments: str) -> None:
+    """Run a program of PostgreSQL's, of the server's own version where this machine has it.
+
+    A newer one writes settings into a restore that an older server does not know.
 
     Raises:
         Error: It failed, in its own words.
     """
-    from greffier.embedded import find  # noqa: PLC0415
+    from greffier.embedded import binaries  # noqa: PLC0415
     from greffier.errors import Error  # noqa: PLC0415
+    from greffier.store.connection import connect  # noqa: PLC0415
 
+    live = await connect(dsn)
+    try:
+        major = live.get_server_version().major
+    finally:
+        await live.close()
+    chosen = binaries.find()
+    if chosen.major != major:
+        chosen = binaries.of_major(major) or chosen
     process = await asyncio.create_subprocess_exec(
-        str(find().program(name)), *arguments, stderr=asyncio.subprocess.PIPE
+        str(chosen.program(name)), *arguments, stderr=asyncio.subprocess.PIPE
     )
     _, said = await process.communicate()
     if process.returncode:
