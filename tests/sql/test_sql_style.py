@@ -24,6 +24,8 @@ SCHEMA = folder("schema")
 KEYED_OTHERWISE = {
     "listings": "user_id",  # a user's list is read by user, not by conversation
     "subject_slots": "owner_id",  # one active conversation per owner and subject
+    "run_ids": "run_id",  # who follows a run knows only its id
+    "usage": "user_id",  # who pays, over all conversations
     "invitation_tokens": "token_hash",  # who is invited knows only the token
 }
 

@@ -44,6 +44,9 @@ async def identity(connection: Connection) -> str:
         secrets.token_hex(6),
         *(here or (0, 0)),
     )
+    if row is not None:
+        # A history that was left may have had claims which this one knows nothing of.
+        await connection.fetchval("select greffier.refence_lanes_v1()")
     return str(await connection.fetchval("select epoch from greffier.identity"))
 
 

@@ -4,7 +4,8 @@
 -- Names: p_ parameters, v_ variables, _v1 the version of a function (a changed meaning is a new
 -- function, so that servers of two releases can share a database).
 --
--- Locks, always in this order: subject slot, conversation rows by id, users by id.  What hangs on a
+-- Locks, always in this order: subject slot, conversation rows by id, lanes by id (then their token is
+-- looked at), users by id.  What hangs on a
 -- conversation (its messages, participants, listings) is written under its row lock and needs none.
 --
 -- Refusals have an SQLSTATE of their own; greffier/errors.py maps them:
@@ -66,7 +67,9 @@ create table identity (
     since timestamptz not null default clock_timestamp(),
     -- Whoever may connect to a database may LISTEN and NOTIFY there: what keeps strangers out of our
     -- channels is that they do not know their names.
-    channel_key text not null default replace(gen_random_uuid()::text, '-', '')
+    channel_key text not null default replace(gen_random_uuid()::text, '-', ''),
+    -- how far the lanes' clock is off, for tests of clocks that jump
+    clock_shift interval not null default '0'
 );
 
 -- The name of one of our channels in this database.  For the service; nobody else may call it.
@@ -172,7 +175,9 @@ create table conversations (
     path_rev bigint not null default 0,
     people_rev bigint not null default 1,
     -- the time under which its listings were last sorted, at most ten minutes behind updated_at
-    listed_at timestamptz not null
+    listed_at timestamptz not null,
+    -- the run that answers here, or is about to
+    active_run_id uuid
 ) with (fillfactor = 70);
 -- No index on anything an append changes: it would cost 12 % of it (no more HOT updates).
 
@@ -364,7 +369,8 @@ end $$;
 --          does; what already stands so costs no rev.  Archiving frees the subject, and bringing a
 --          conversation back takes it again if nobody else has it.  The owner alone may.
 -- How:     p_if_rev (If-Match) is compared under the lock.
--- Locks:   subject slot (only to archive or bring back), conversation, users by id.
+--          Archiving cancels a run that answers.
+-- Locks:   subject slot (only to archive or bring back), conversation, run lane, users by id.
 create function patch_conversation_v1(
     p_id uuid, p_actor text, p_if_rev bigint, p_title text, p_metadata jsonb,
     p_history_limit integer, p_archived boolean
@@ -397,6 +403,9 @@ begin
        and v.history_limit = coalesce(p_history_limit, v.history_limit)
        and (v.archived_at is not null) = coalesce(p_archived, v.archived_at is not null) then
         return v.rev;
+    end if;
+    if p_archived and v.archived_at is null then
+        v := cancel_runs_v1(v, 'cancelled');
     end if;
     v_now := greatest(clock_timestamp(), v.updated_at);
     if p_archived is not null and p_archived <> (v.archived_at is not null) then
@@ -1019,7 +1028,7 @@ select '{"id":"' || c.id || '","kind":"' || c.kind
     || ',"rev":' || c.rev
     || ',"epoch":' || to_json(p_epoch)
     || ',"last_message":' || coalesce(last_message_json(c), 'null')
-    || ',"active_run_id":null'
+    || ',"active_run_id":' || coalesce('"' || c.active_run_id || '"', 'null')
     || ',"me":' || coalesce((
         select '{"role":"' || p.role || '","last_read_seq":' || p.last_read_seq
             || ',"unread":' || unread_count(c, p_user, p.last_read_seq) || '}'
@@ -1027,6 +1036,1260 @@ select '{"id":"' || c.id || '","kind":"' || c.kind
         where p.conversation_id = c.id and p.user_id = p_user and p.left_at is null), 'null')
     || '}'
 ); end $$;
+
+-- Lanes: one ordered stream of work each.  A row is at once cursor, lease, fence, retry timer and
+-- wake-up flag, and workers claim lanes, not messages: what that costs follows what is due and not
+-- the backlog, and a conversation is never handled twice at a time.
+--
+-- due_at says where a lane stands: null idle, parked or paused | past: ready, or a lease that
+-- expired | future: a retry, or a lease that lives (token is set).  An expired lease is a due lane,
+-- so recovery is the claim itself.  Whoever was paused past a lease is kept out by the token: each
+-- of its writes is refused and counted.
+--
+-- Only the database's clock is asked, so that a worker's wrong clock harms nobody.
+
+set search_path = greffier;
+
+create table lanes (
+    conversation_id uuid not null,
+    -- lane_id() of the three columns that name it
+    id uuid not null,
+    -- run: an agent's answers, one after the other | out: messages to one endpoint
+    kind text not null check (kind in ('run', 'out')),
+    endpoint_id uuid,
+    -- the last number there is work for, and the first that is not done
+    tail_seq bigint not null default 0,
+    head_seq bigint not null default 1,
+    due_at timestamptz,
+    -- how often it was claimed, ever: what is sent says it, so that a receiver can tell old from new
+    fence bigint not null default 0,
+    token uuid,
+    owner text,
+    claimed_at timestamptz,
+    -- failures and lost leases of the head, since it is the head
+    tries integer not null default 0,
+    parked_at timestamptz,
+    park_reason text,
+    paused_at timestamptz,
+    -- writes that came with a token that was no longer the lane's
+    refused bigint not null default 0,
+    primary key (conversation_id, id)
+) with (fillfactor = 60);
+
+-- serves claim_lanes_v1: what is idle, parked or paused is not in it
+create index lanes_due on lanes (kind, due_at) where due_at is not null;
+-- serves operators, who know a lane by its id alone
+create index lanes_by_id on lanes (id);
+
+-- The journal: a row is written before an effect outside, and completed after it.  Two intents of one
+-- message explain every double a receiver can have seen.
+create table attempts (
+    conversation_id uuid not null,
+    lane_id uuid not null,
+    seq bigint not null,
+    -- the lane's when it was claimed for this: they rise from try to try
+    fence bigint not null,
+    intended_at timestamptz not null,
+    -- null: nobody knows what came of it
+    outcome text check (outcome in ('accepted', 'rejected', 'not_sent', 'uncertain', 'skipped')),
+    detail text,
+    -- what the far side calls it
+    external_id text,
+    settled_at timestamptz,
+    primary key (conversation_id, lane_id, seq, fence)
+);
+
+-- Where a lane's name comes from: what it is for.
+create function lane_id(p_conversation_id uuid, p_kind text, p_endpoint_id uuid) returns uuid
+language sql immutable parallel safe
+return md5(p_conversation_id::text || p_kind || coalesce(p_endpoint_id::text, ''))::uuid;
+
+-- The time by which lanes go.  Tests make it jump for every process at once.
+create function lane_clock() returns timestamptz
+language sql stable
+return clock_timestamp() + coalesce((select clock_shift from identity), '0');
+
+-- Promise: there is work up to p_tail in the lane, which is made if it is new and is due at p_due_at
+--          at the latest, unless it is parked or paused.  In the caller's transaction: what is not
+--          committed was never asked for.
+-- How:     a lane made now begins at p_head.
+-- Locks:   the lane; the caller holds its conversation.
+create function enqueue_v1(
+    p_conversation_id uuid, p_kind text, p_endpoint_id uuid, p_head bigint, p_tail bigint,
+    p_due_at timestamptz
+) returns uuid
+language plpgsql as $$
+declare
+    v_id uuid := lane_id(p_conversation_id, p_kind, p_endpoint_id);
+begin
+    insert into lanes as l (conversation_id, id, kind, endpoint_id, head_seq, tail_seq, due_at)
+    values (p_conversation_id, v_id, p_kind, p_endpoint_id, p_head, p_tail, p_due_at)
+    on conflict (conversation_id, id) do update set
+        tail_seq = greatest(l.tail_seq, excluded.tail_seq),
+        due_at = case
+            when l.parked_at is not null or l.paused_at is not null then null
+            -- A lease, or a retry, stands; whoever holds it sees the new tail when they are done.
+            else coalesce(l.due_at, excluded.due_at)
+        end;
+    return v_id;
+end $$;
+
+-- Promise: lanes of a kind that are due, at most p_limit, the longest due first, are the caller's
+--          until p_lease is over: nobody else has them, and whoever had them can write no more.  A
+--          lease that was lost counts as a try; one that was lost p_max_tries times is parked instead
+--          (null: never), so that what kills its workers stops doing so.
+-- How:     first of two statements: what there is to do is read in a new one, whose snapshot is
+--          newer than the lock (in the same one a lane can be claimed and its messages not be seen).
+--          Materialized, or the planner may lock more rows than the limit.
+-- Locks:   the lanes, none waited for.
+create function claim_lanes_v1(
+    p_kind text, p_owner text, p_limit integer, p_lease interval, p_max_tries integer
+) returns table (
+    conversation_id uuid, lane_id uuid, endpoint_id uuid, fence bigint, token uuid,
+    head_seq bigint, tail_seq bigint, tries integer, parked boolean
+)
+language plpgsql rows 10 as $$
+#variable_conflict use_column
+declare
+    v_now timestamptz := lane_clock();
+    v_token uuid := gen_random_uuid();
+begin
+    return query
+        with due as materialized (
+            select l.conversation_id, l.id, l.token is not null as lost,
+                l.token is not null and l.tries + 1 >= p_max_tries as spent
+            from lanes l
+            where l.kind = p_kind and l.due_at <= v_now
+            order by l.due_at
+            limit p_limit
+            for no key update skip locked
+        )
+        update lanes l set
+            fence = l.fence + 1,
+            token = case when d.spent is not true then v_token end,
+            owner = case when d.spent is not true then p_owner end,
+            claimed_at = v_now,
+            due_at = case when d.spent is not true then v_now + p_lease end,
+            tries = l.tries + d.lost::integer,
+            parked_at = case when d.spent then v_now end,
+            park_reason = case when d.spent then 'its worker was lost ' || (l.tries + 1) || ' times' end
+        from due d
+        where l.conversation_id = d.conversation_id and l.id = d.id
+        returning l.conversation_id, l.id, l.endpoint_id, l.fence, l.token, l.head_seq, l.tail_seq,
+            l.tries, l.parked_at is not null;
+end $$;
+
+-- Promise: the lane's row, locked, when the token is still its own; otherwise null, and the refusal
+--          is counted.
+-- Locks:   the lane.
+create function hold_lane_v1(p_conversation_id uuid, p_lane_id uuid, p_token uuid) returns lanes
+language plpgsql as $$
+declare
+    v lanes;
+begin
+    select * into v from lanes l
+    where l.conversation_id = p_conversation_id and l.id = p_lane_id for no key update;
+    if v.token = p_token then
+        return v;
+    end if;
+    update lanes l set refused = l.refused + 1
+    where l.conversation_id = p_conversation_id and l.id = p_lane_id;
+    return null;
+end $$;
+
+-- Promise: it is on record that the holder is about to do p_seq, and the holder may: go.  Otherwise
+--          zombie (the lane is no longer theirs), late (less than p_margin of the lease is left), or
+--          skip (the message was deleted, erased or left the active path: the journal says so, and
+--          the lane goes on behind it).
+-- Locks:   the lane.
+create function intend_v1(
+    p_conversation_id uuid, p_lane_id uuid, p_token uuid, p_seq bigint, p_margin interval
+) returns text
+language plpgsql as $$
+declare
+    v lanes := hold_lane_v1(p_conversation_id, p_lane_id, p_token);
+    v_now timestamptz := lane_clock();
+    v_wanted boolean;
+begin
+    if v.id is null or p_seq < v.head_seq then
+        return 'zombie';
+    end if;
+    if v.due_at <= v_now + p_margin then
+        return 'late';
+    end if;
+    if v.kind = 'out' then
+        -- Not locked: whoever deletes it after this comes too late to hold it back.
+        select m.deleted_at is null and m.seq <@ c.path into v_wanted
+        from conversations c join messages m on m.conversation_id = c.id and m.seq = p_seq
+        where c.id = p_conversation_id;
+        if v_wanted is not true then
+            insert into attempts (
+                conversation_id, lane_id, seq, fence, intended_at, outcome, detail, settled_at
+            ) values (
+                p_conversation_id, p_lane_id, p_seq, v.fence, v_now, 'skipped',
+                'it was deleted, or is not on the active path', v_now
+            ) on conflict do nothing;
+            if p_seq = v.head_seq then
+                update lanes l set head_seq = p_seq + 1, tries = 0
+                where l.conversation_id = p_conversation_id and l.id = p_lane_id;
+            end if;
+            return 'skip';
+        end if;
+    end if;
+    insert into attempts (conversation_id, lane_id, seq, fence, intended_at)
+    values (p_conversation_id, p_lane_id, p_seq, v.fence, v_now)
+    on conflict do nothing;
+    return 'go';
+end $$;
+
+-- Promise: p_seq is done and the lane stands behind it; said twice, by the same holder, it is done
+--          once.  With p_lease the lane stays theirs if there is more, else it is let go, due at once
+--          if there is more.  False: it was no longer theirs, and nothing happened.
+-- How:     whether there is more is read from the locked row: a message that comes meanwhile either
+--          has moved tail_seq before, or waits for this lock and makes the lane due after.
+-- Locks:   the lane.
+create function done_v1(
+    p_conversation_id uuid, p_lane_id uuid, p_token uuid, p_seq bigint, p_outcome text,
+    p_detail text, p_external_id text, p_lease interval
+) returns boolean
+language plpgsql as $$
+declare
+    v lanes := hold_lane_v1(p_conversation_id, p_lane_id, p_token);
+    v_now timestamptz;
+    v_more boolean;
+begin
+    if v.id is null then
+        return false;
+    end if;
+    if p_seq < v.head_seq then
+        -- Asked again, because the answer to the first time was lost on the way.
+        return true;
+    end if;
+    v_now := lane_clock();
+    update attempts a set
+        outcome = p_outcome, detail = p_detail, external_id = p_external_id, settled_at = v_now
+    where a.conversation_id = p_conversation_id and a.lane_id = p_lane_id and a.seq = p_seq
+      and a.fence = v.fence;
+    v_more := p_seq < v.tail_seq;
+    update lanes l set
+        head_seq = p_seq + 1, tries = 0,
+        due_at = case
+            when not v_more or v.paused_at is not null then null
+            when p_lease is null then v_now
+            else v_now + p_lease
+        end,
+        token = case when v_more and v.paused_at is null and p_lease is not null then l.token end,
+        owner = case when v_more and v.paused_at is null and p_lease is not null then l.owner end
+    where l.conversation_id = p_conversation_id and l.id = p_lane_id;
+    return true;
+end $$;
+
+-- Promise: p_seq was tried and is not done; the lane is let go and due again after p_retry_in, or
+--          parked for a person when p_reason says why or p_max_tries is reached.  False: it was no
+--          longer theirs.
+-- Locks:   the lane.
+create function fail_v1(
+    p_conversation_id uuid, p_lane_id uuid, p_token uuid, p_seq bigint, p_outcome text,
+    p_detail text, p_retry_in interval, p_max_tries integer, p_reason text
+) returns boolean
+language plpgsql as $$
+declare
+    v lanes := hold_lane_v1(p_conversation_id, p_lane_id, p_token);
+    v_now timestamptz := lane_clock();
+    v_reason text;
+begin
+    if v.id is null then
+        return false;
+    end if;
+    update attempts a set outcome = p_outcome, detail = p_detail, settled_at = v_now
+    where a.conversation_id = p_conversation_id and a.lane_id = p_lane_id and a.seq = p_seq
+      and a.fence = v.fence;
+    v_reason := coalesce(
+        p_reason,
+        case when v.tries + 1 >= p_max_tries then 'tried ' || (v.tries + 1) || ' times: ' || coalesce(p_detail, p_outcome) end);
+    update lanes l set
+        tries = l.tries + 1, token = null, owner = null,
+        parked_at = case when v_reason is not null then v_now end, park_reason = v_reason,
+        due_at = case when v_reason is null and v.paused_at is null then v_now + p_retry_in end
+    where l.conversation_id = p_conversation_id and l.id = p_lane_id;
+    return true;
+end $$;
+
+-- Promise: the leases that are still the holder's last p_lease from now; returns which.  The others
+--          are to be dropped at once.
+-- Locks:   lanes by id.
+create function heartbeat_v1(
+    p_conversation_ids uuid[], p_lane_ids uuid[], p_tokens uuid[], p_lease interval
+) returns table (lane_id uuid)
+language plpgsql rows 10 as $$
+declare
+    v_now timestamptz := lane_clock();
+begin
+    return query
+        with mine as materialized (
+            select l.conversation_id, l.id
+            from unnest(p_conversation_ids, p_lane_ids, p_tokens) as h (conversation_id, id, token)
+            join lanes l on l.conversation_id = h.conversation_id and l.id = h.id
+                and l.token = h.token
+            order by l.conversation_id, l.id
+            for no key update of l
+        )
+        update lanes l set due_at = v_now + p_lease
+        from mine m
+        where l.conversation_id = m.conversation_id and l.id = m.id
+        returning l.id;
+end $$;
+
+-- Promise: the lane is let go, due at once, and no try is counted: its holder stops.  False: it was
+--          no longer theirs.
+-- Locks:   the lane.
+create function release_v1(p_conversation_id uuid, p_lane_id uuid, p_token uuid) returns boolean
+language plpgsql as $$
+declare
+    v lanes := hold_lane_v1(p_conversation_id, p_lane_id, p_token);
+    v_now timestamptz := lane_clock();
+begin
+    if v.id is null then
+        return false;
+    end if;
+    update lanes l set
+        token = null, owner = null,
+        due_at = case when v.head_seq <= v.tail_seq and v.paused_at is null then v_now end
+    where l.conversation_id = p_conversation_id and l.id = p_lane_id;
+    return true;
+end $$;
+
+-- What a person may do to a lane, and when: 'unlock' an expired lease, or a parked lane whose tries
+-- are not used up; with p_force also when they are; with p_steal also a lease that lives.  Null: it
+-- needs no unlocking, or may not be.  One place says so, for the look and for the deed.
+create function unlockable(
+    l lanes, p_now timestamptz, p_max_tries integer, p_force boolean, p_steal boolean
+) returns text
+language sql immutable
+return case
+    when l.parked_at is not null and (p_force or l.tries < p_max_tries) then 'parked'
+    when l.parked_at is not null then null
+    when l.token is not null and l.due_at <= p_now then 'expired'
+    when l.token is not null and p_steal then 'stolen'
+end;
+
+-- Promise: the lane is ready again with all its tries, and whoever held it cannot write: returns what
+--          it was (unlockable), null when nothing was done.
+-- Locks:   the lane.
+create function unlock_v1(
+    p_conversation_id uuid, p_lane_id uuid, p_max_tries integer, p_force boolean, p_steal boolean
+) returns text
+language plpgsql as $$
+declare
+    v lanes;
+    v_now timestamptz := lane_clock();
+    v_was text;
+begin
+    select * into v from lanes l
+    where l.conversation_id = p_conversation_id and l.id = p_lane_id for no key update;
+    v_was := unlockable(v, v_now, p_max_tries, p_force, p_steal);
+    if v_was is null then
+        return null;
+    end if;
+    update lanes l set
+        fence = l.fence + 1, token = null, owner = null, tries = 0, parked_at = null,
+        park_reason = null,
+        due_at = case when v.head_seq <= v.tail_seq and v.paused_at is null then v_now end
+    where l.conversation_id = p_conversation_id and l.id = p_lane_id;
+    return v_was;
+end $$;
+
+-- Promise: what waits for a later try, or is parked, is due now with all its tries; a lane that
+--          somebody works on is left to them (false).
+-- Locks:   the lane.
+create function retry_v1(p_conversation_id uuid, p_lane_id uuid) returns boolean
+language plpgsql as $$
+declare
+    v lanes;
+    v_now timestamptz := lane_clock();
+begin
+    select * into v from lanes l
+    where l.conversation_id = p_conversation_id and l.id = p_lane_id for no key update;
+    if v.id is null or v.token is not null or v.head_seq > v.tail_seq then
+        return false;
+    end if;
+    update lanes l set
+        tries = 0, parked_at = null, park_reason = null,
+        due_at = case when v.paused_at is null then v_now end
+    where l.conversation_id = p_conversation_id and l.id = p_lane_id;
+    return true;
+end $$;
+
+-- Promise: the lane goes on behind its head, which is given up, and the journal says who said so; a
+--          lane that somebody works on is left to them.  Returns what was given up, null when nothing.
+-- Locks:   the lane.
+create function skip_head_v1(p_conversation_id uuid, p_lane_id uuid, p_by text) returns bigint
+language plpgsql as $$
+declare
+    v lanes;
+    v_now timestamptz := lane_clock();
+begin
+    select * into v from lanes l
+    where l.conversation_id = p_conversation_id and l.id = p_lane_id for no key update;
+    if v.id is null or v.kind <> 'out' or v.token is not null or v.head_seq > v.tail_seq then
+        return null;
+    end if;
+    insert into attempts (
+        conversation_id, lane_id, seq, fence, intended_at, outcome, detail, settled_at
+    ) values (
+        p_conversation_id, p_lane_id, v.head_seq, v.fence + 1, v_now, 'skipped',
+        'skipped by ' || p_by, v_now
+    );
+    update lanes l set
+        fence = l.fence + 1, head_seq = l.head_seq + 1, tries = 0, parked_at = null,
+        park_reason = null,
+        due_at = case when v.head_seq < v.tail_seq and v.paused_at is null then v_now end
+    where l.conversation_id = p_conversation_id and l.id = p_lane_id;
+    return v.head_seq;
+end $$;
+
+-- Promise: nobody begins anything in the lane until it is resumed; what is under way may end.  Or,
+--          with p_paused false, it goes on.  False when it stood so already.
+-- Locks:   the lane.
+create function pause_v1(p_conversation_id uuid, p_lane_id uuid, p_paused boolean) returns boolean
+language plpgsql as $$
+declare
+    v lanes;
+    v_now timestamptz := lane_clock();
+begin
+    select * into v from lanes l
+    where l.conversation_id = p_conversation_id and l.id = p_lane_id for no key update;
+    if v.id is null or (v.paused_at is not null) = p_paused then
+        return false;
+    end if;
+    update lanes l set
+        paused_at = case when p_paused then v_now end,
+        due_at = case
+            -- The lease of whoever works on it lives on.
+            when v.token is not null then l.due_at
+            when p_paused or v.parked_at is not null or v.head_seq > v.tail_seq then null
+            else v_now
+        end
+    where l.conversation_id = p_conversation_id and l.id = p_lane_id;
+    return true;
+end $$;
+
+-- Promise: after a restore or a failover, which may have lost claims, nobody who held a lane before
+--          can write, and what is sent from now on has a higher fence than anything sent before.
+-- Locks:   every lane.
+create function refence_lanes_v1() returns bigint
+language plpgsql as $$
+declare
+    v_now timestamptz := lane_clock();
+    v_many bigint;
+begin
+    update lanes l set
+        fence = l.fence + 1000000, owner = null,
+        due_at = case when l.token is not null then v_now else l.due_at end,
+        -- A run that was under way is found so by its status.
+        token = null;
+    get diagnostics v_many = row_count;
+    return v_many;
+end $$;
+
+-- Agents: who may answer in a conversation, which model speaks for them, and with what instructions.
+
+set search_path = greffier;
+
+create table agents (
+    id uuid primary key,
+    name text not null,
+    -- an entry of the server's settings, or the built-in echo or script; no key is ever stored
+    provider text not null,
+    model text not null,
+    instructions text,
+    tools jsonb not null default '[]',
+    params jsonb not null default '{}',
+    request_hash uuid not null,
+    -- +1 for every change
+    version bigint not null default 1,
+    created_at timestamptz not null,
+    updated_at timestamptz not null,
+    -- a deleted agent answers no more; what it said keeps its name
+    deleted_at timestamptz
+);
+
+-- An agent as the API shows it.
+create function agent_json(a agents) returns text
+language sql stable
+return '{"id":"' || a.id || '","name":' || to_json(a.name)
+    || ',"provider":' || to_json(a.provider)
+    || ',"model":' || to_json(a.model)
+    || ',"instructions":' || coalesce(to_json(a.instructions)::text, 'null')
+    || ',"tools":' || a.tools || ',"params":' || a.params
+    || ',"version":' || a.version
+    || ',"created_at":"' || rfc3339(a.created_at) || '","updated_at":"' || rfc3339(a.updated_at) || '"}';
+
+-- Promise: the agent exists once under its id: the same request again finds it (false), another one
+--          under the same id is refused.
+-- Locks:   the agent's row.
+create function create_agent_v1(
+    p_id uuid, p_hash uuid, p_name text, p_provider text, p_model text, p_instructions text,
+    p_tools jsonb, p_params jsonb
+) returns boolean
+language plpgsql as $$
+declare
+    v_now timestamptz := clock_timestamp();
+    v_hash uuid;
+begin
+    insert into agents (
+        id, request_hash, name, provider, model, instructions, tools, params, created_at, updated_at
+    ) values (
+        p_id, p_hash, p_name, p_provider, p_model, p_instructions, p_tools, p_params, v_now, v_now
+    ) on conflict (id) do nothing;
+    if found then
+        return true;
+    end if;
+    select request_hash into v_hash from agents where id = p_id;
+    if v_hash <> p_hash then
+        raise exception using errcode = 'GR409', message = 'this id names another agent';
+    end if;
+    return false;
+end $$;
+
+-- Promise: what is given (not null) replaces what stood; returns the version.  Runs that have begun
+--          keep the agent as it was.
+-- How:     an empty text takes the instructions away.  p_if_version is compared under the lock.
+-- Locks:   the agent's row.
+create function patch_agent_v1(
+    p_id uuid, p_if_version bigint, p_name text, p_provider text, p_model text,
+    p_instructions text, p_tools jsonb, p_params jsonb
+) returns bigint
+language plpgsql as $$
+declare
+    v agents;
+    v_now timestamptz := clock_timestamp();
+begin
+    select * into v from agents where id = p_id and deleted_at is null for no key update;
+    if not found then
+        raise exception using errcode = 'GR404', message = 'no such agent';
+    end if;
+    if p_if_version is not null and p_if_version <> v.version then
+        raise exception using errcode = 'GR412', message = 'the agent has changed';
+    end if;
+    update agents set
+        name = coalesce(p_name, name), provider = coalesce(p_provider, provider),
+        model = coalesce(p_model, model),
+        instructions = case when p_instructions is null then instructions
+                            else nullif(p_instructions, '') end,
+        tools = coalesce(p_tools, tools), params = coalesce(p_params, params),
+        version = version + 1, updated_at = v_now
+    where id = p_id;
+    return v.version + 1;
+end $$;
+
+-- Promise: the agent begins no more runs; its row stays for those that were.  False when it was gone.
+-- Locks:   the agent's row.
+create function delete_agent_v1(p_id uuid) returns boolean
+language plpgsql as $$
+declare
+    v_now timestamptz := clock_timestamp();
+begin
+    update agents set deleted_at = v_now where id = p_id and deleted_at is null;
+    return found;
+end $$;
+
+-- What models cost: one line for each run in a ledger that only grows, and who may spend how much.
+
+set search_path = greffier;
+
+create table usage (
+    user_id text not null,
+    at timestamptz not null,
+    run_id uuid not null,
+    conversation_id uuid not null,
+    agent_id uuid not null,
+    provider text not null,
+    model text not null,
+    -- questions put to the model
+    calls integer not null,
+    input_tokens bigint not null,
+    output_tokens bigint not null,
+    -- of the input's, those the provider had kept from before
+    cached_tokens bigint not null,
+    -- in the currency of the settings, by their prices on that day
+    cost numeric not null,
+    primary key (user_id, run_id)
+);
+
+-- serves spent() and the statements of a month
+create index usage_by_time on usage (user_id, at);
+
+create table quotas (
+    user_id text primary key,
+    tokens_per_month bigint,
+    cost_per_month numeric,
+    changed_at timestamptz not null
+);
+
+-- What administrators changed, who did, and what stood before.
+create table admin_log (
+    at timestamptz not null,
+    id uuid not null,
+    actor text not null,
+    action text not null,
+    subject text not null,
+    before jsonb,
+    after jsonb,
+    primary key (at, id)
+);
+
+-- What somebody's runs took since a moment.
+create function spent(p_user text, p_since timestamptz, out tokens bigint, out cost numeric)
+language plpgsql stable as $$
+begin
+    select coalesce(sum(u.input_tokens + u.output_tokens), 0), coalesce(sum(u.cost), 0)
+    into tokens, cost
+    from usage u where u.user_id = p_user and u.at >= p_since;
+end $$;
+
+-- Why this person may start no run now, in words; null when they may.  A month begins with its first
+-- second in UTC.
+create function quota_refusal(p_user text, p_now timestamptz) returns text
+language plpgsql stable as $$
+declare
+    q quotas;
+    s record;
+begin
+    select * into q from quotas where user_id = p_user;
+    if not found then
+        return null;
+    end if;
+    select * into s from spent(p_user, date_trunc('month', p_now, 'UTC'));
+    return case
+        when s.tokens >= q.tokens_per_month
+            then s.tokens || ' of ' || q.tokens_per_month || ' tokens of this month are used'
+        when s.cost >= q.cost_per_month
+            then s.cost || ' of ' || q.cost_per_month || ' of this month are spent'
+    end;
+end $$;
+
+-- Promise: the user may spend so much a month (null: no limit), and the log says who said so and what
+--          stood before.
+-- Locks:   the quota's row.
+create function set_quota_v1(
+    p_user text, p_tokens bigint, p_cost numeric, p_actor text, p_log_id uuid
+) returns void
+language plpgsql as $$
+declare
+    v_now timestamptz := clock_timestamp();
+    v_before jsonb;
+begin
+    insert into quotas (user_id, changed_at) values (p_user, v_now) on conflict do nothing;
+    select jsonb_build_object('tokens_per_month', q.tokens_per_month, 'cost_per_month', q.cost_per_month)
+    into v_before from quotas q where q.user_id = p_user for no key update;
+    update quotas set tokens_per_month = p_tokens, cost_per_month = p_cost, changed_at = v_now
+    where user_id = p_user;
+    insert into admin_log (at, id, actor, action, subject, before, after)
+    values (
+        v_now, p_log_id, p_actor, 'quota', p_user, v_before,
+        jsonb_build_object('tokens_per_month', p_tokens, 'cost_per_month', p_cost));
+end $$;
+
+-- Runs: an agent's answer, from the request to its message.  A run holds its conversation's run lane;
+-- what it says is stored in batches while it says it, and becomes a message, under the next seq, only
+-- at its end.  One function ends a run whatever the reason, and makes the message from what is
+-- stored, so that it is the concatenation of what followers saw by construction.
+
+set search_path = greffier;
+
+create table runs (
+    conversation_id uuid not null,
+    id uuid not null,
+    -- its place in the conversation's run lane
+    number bigint not null,
+    agent_id uuid not null,
+    -- who pays
+    asked_by text not null,
+    -- api: somebody waits for it and asks again themselves | inbox: it is tried again by itself
+    origin text not null check (origin in ('api', 'inbox')),
+    status text not null default 'queued'
+        check (status in ('queued', 'running', 'completed', 'interrupted', 'cancelled', 'failed')),
+    request_hash bytea not null,
+    -- the agent as it was when the run began
+    agent json,
+    last_event bigint not null default 0,
+    -- the messages it became: the first, and the answer
+    first_seq bigint,
+    message_seq bigint,
+    calls integer not null default 0,
+    input_tokens bigint not null default 0,
+    output_tokens bigint not null default 0,
+    cached_tokens bigint not null default 0,
+    cost numeric not null default 0,
+    error_code text,
+    error_detail text,
+    -- of an ended run, its events in order: what kind, and of a delta how many characters of the
+    -- message (event_mark).  The words are the messages' alone: nothing is kept twice, and what is
+    -- erased there is nowhere else.
+    tape integer[],
+    created_at timestamptz not null,
+    started_at timestamptz,
+    ended_at timestamptz,
+    primary key (conversation_id, id),
+    unique (conversation_id, number)
+) with (fillfactor = 70);
+
+-- A run is also found by its id alone.
+create table run_ids (
+    run_id uuid primary key,
+    conversation_id uuid not null
+);
+
+-- What a run has said so far, until it ends.
+create table run_events (
+    conversation_id uuid not null,
+    run_id uuid not null,
+    id bigint not null,
+    event text not null
+        check (event in ('run.started', 'reasoning.delta', 'content.delta', 'tool.call', 'tool.result')),
+    -- a delta's text; a tool's JSON as the API shows it
+    body text not null,
+    primary key (conversation_id, run_id, id)
+);
+
+-- The journal of a run's tools: begun before, finished after.  Names and times, no words: these are
+-- in the events, and then in the messages.
+create table run_steps (
+    conversation_id uuid not null,
+    run_id uuid not null,
+    step integer not null,
+    call_id text not null,
+    name text not null,
+    begun_at timestamptz not null,
+    finished_at timestamptz,
+    failed boolean,
+    primary key (conversation_id, run_id, step, call_id)
+);
+
+-- A run as the API shows it.
+create function run_json(r runs) returns text
+language sql stable
+return '{"id":"' || r.id || '","conversation_id":"' || r.conversation_id
+    || '","agent_id":"' || r.agent_id || '","status":"' || r.status
+    || '","message_seq":' || coalesce(r.message_seq::text, 'null')
+    || ',"usage":{"input_tokens":' || r.input_tokens || ',"output_tokens":' || r.output_tokens
+    || ',"cached_tokens":' || r.cached_tokens || ',"cost":' || r.cost || '}'
+    || ',"error":' || case when r.error_code is null then 'null' else
+        '{"code":' || to_json(r.error_code) || ',"detail":'
+        || coalesce(to_json(r.error_detail)::text, 'null') || '}' end
+    || ',"created_at":"' || rfc3339(r.created_at)
+    || '","started_at":' || coalesce('"' || rfc3339(r.started_at) || '"', 'null')
+    || ',"ended_at":' || coalesce('"' || rfc3339(r.ended_at) || '"', 'null') || '}';
+
+-- An event of an ended run in one number: its kind in the lowest four bits, a delta's length above.
+create function event_mark(p_event text, p_length integer) returns integer
+language sql immutable
+return case p_event
+    when 'run.started' then 0
+    when 'content.delta' then 1 + 16 * p_length
+    when 'reasoning.delta' then 2 + 16 * p_length
+    when 'tool.call' then 3
+    when 'tool.result' then 4
+    when 'message' then 5
+    when 'end' then 6
+end;
+
+-- Promise: the run is over with this status.  What it said is on record: for each question put to
+--          the model its answer with the tools called, and their results, all under the next seqs, in
+--          one rev; the last answer carries the run's status.  A run that said nothing leaves no
+--          message, unless it completed.  Its usage is in the ledger, and its lane goes on.
+-- How:     a new answer begins where words follow a tool.  Deltas are joined once, at the end.
+-- Locks:   none beyond the conversation's and the lane's rows, which the caller holds in that order.
+create function end_run_v1(
+    p_conversation conversations, p_run runs, p_status text, p_error_code text, p_error_detail text
+) returns void
+language plpgsql as $$
+declare
+    v_now timestamptz := greatest(clock_timestamp(), p_conversation.updated_at);
+    v_clock timestamptz := lane_clock();
+    v_said integer := p_conversation.said_total;
+    v_tool integer := p_conversation.tool_total;
+    v_seq bigint := p_conversation.last_seq;
+    v_parent bigint := path_end(
+        p_conversation.path, p_conversation.first_seq, p_conversation.last_seq);
+    v_name text := p_run.agent ->> 'name';
+    v_tape integer[];
+    v_next uuid;
+    v_last bigint;
+    m record;
+begin
+    for m in
+        with event as (
+            select e.id, e.event, e.body,
+                e.event like '%.delta'
+                    and coalesce(lag(e.event) over (order by e.id), '') like 'tool.%' as begins
+            from run_events e
+            where e.conversation_id = p_run.conversation_id and e.run_id = p_run.id
+              and e.event <> 'run.started'
+        ), part as (
+            -- Calls that follow a result without a word between begin an answer too.
+            select e.*, count(*) filter (where e.begins or (
+                e.event = 'tool.call' and e.before = 'tool.result')) over (order by e.id) as part
+            from (select *, lag(event) over (order by id) as before from event) e
+        ), answer as (
+            select part, 0 as place, 'assistant' as role,
+                coalesce(string_agg(body, '' order by id) filter (where event = 'content.delta'), '')
+                    as content,
+                string_agg(body, '' order by id) filter (where event = 'reasoning.delta') as reasoning,
+                json_agg(json_build_object(
+                    'id', body::json ->> 'id', 'type', 'function', 'function', json_build_object(
+                        'name', body::json ->> 'name', 'arguments', body::json ->> 'arguments'))
+                    order by id) filter (where event = 'tool.call') as calls,
+                null as call_id
+            from part group by part
+        ), result as (
+            select part, id as place, 'tool' as role, body::json ->> 'content' as content,
+                null::text as reasoning, null::json as calls, body::json ->> 'id' as call_id
+            from part where event = 'tool.result'
+        ), everything as (
+            select * from answer union all select * from result
+        )
+        select x.*, x.place = 0 and x.part = max(x.part) over () as final
+        from (
+            select * from everything
+            union all
+            -- It had nothing to say, and says so.
+            select 0, 0, 'assistant', '', null, null, null
+            where p_status = 'completed' and not exists (select from everything)
+        ) x
+        order by x.part, x.place
+    loop
+        v_seq := v_seq + 1;
+        v_said := v_said + is_said(m.role, m.content, null)::integer;
+        v_tool := v_tool + is_tool_traffic(m.role, m.content, null, m.calls)::integer;
+        insert into messages (
+            conversation_id, seq, id, parent_seq, role, author_name, written_by, content, tool_calls,
+            tool_call_id, reasoning, status, run_id, created_at, rev, said_no, tool_no
+        ) values (
+            p_run.conversation_id, v_seq, uuid7_v1(), v_parent, m.role,
+            case when m.role = 'assistant' then v_name end, 'agent', m.content, m.calls,
+            m.call_id, m.reasoning,
+            case when m.final and p_status <> 'completed' then p_status else 'complete' end,
+            p_run.id, v_now, p_conversation.rev + 1, v_said, v_tool
+        );
+        v_parent := v_seq;
+        if m.final then
+            v_last := v_seq;
+        end if;
+    end loop;
+    select array_agg(event_mark(e.event, length(e.body)) order by e.id) into v_tape
+    from run_events e where e.conversation_id = p_run.conversation_id and e.run_id = p_run.id;
+    v_tape := v_tape
+        || array_fill(event_mark('message', null), array[(v_seq - p_conversation.last_seq)::integer])
+        || event_mark('end', null);
+    delete from run_events e where e.conversation_id = p_run.conversation_id and e.run_id = p_run.id;
+    update runs r set
+        status = p_status, ended_at = v_now, error_code = p_error_code, error_detail = p_error_detail,
+        first_seq = case when v_last is not null then p_conversation.last_seq + 1 end,
+        message_seq = v_last, tape = v_tape, last_event = cardinality(v_tape)
+    where r.conversation_id = p_run.conversation_id and r.id = p_run.id;
+    insert into usage (
+        user_id, at, run_id, conversation_id, agent_id, provider, model, calls, input_tokens,
+        output_tokens, cached_tokens, cost
+    )
+    select r.asked_by, v_now, r.id, r.conversation_id, r.agent_id,
+        coalesce(r.agent ->> 'provider', ''), coalesce(r.agent ->> 'model', ''), r.calls,
+        r.input_tokens, r.output_tokens, r.cached_tokens, r.cost
+    from runs r
+    where r.conversation_id = p_run.conversation_id and r.id = p_run.id and r.started_at is not null;
+    -- The inbox may have asked for another meanwhile.
+    select r.id into v_next from runs r
+    where r.conversation_id = p_run.conversation_id and r.number > p_run.number
+      and r.status = 'queued'
+    order by r.number limit 1;
+    update lanes l set
+        head_seq = greatest(l.head_seq, p_run.number + 1), tries = 0, token = null, owner = null,
+        due_at = case when l.tail_seq > p_run.number and l.paused_at is null
+                      then coalesce(case when l.token is null then l.due_at end, v_clock) end
+    where l.conversation_id = p_run.conversation_id
+      and l.id = lane_id(p_run.conversation_id, 'run', null);
+    update conversations c set
+        active_run_id = v_next, last_seq = v_seq, message_count = c.message_count + v_seq - c.last_seq,
+        said_total = v_said, tool_total = v_tool
+    where c.id = p_run.conversation_id;
+    perform advance_v1(p_conversation, v_now);
+end $$;
+
+-- Promise: nobody answers in the conversation any more: what runs or waits is over as p_status, in the
+--          caller's transaction.  Returns the conversation's row as it is then.
+-- Locks:   the conversation's row, which the caller holds; its run lane.
+create function cancel_runs_v1(p_conversation conversations, p_status text) returns conversations
+language plpgsql as $$
+declare
+    v conversations := p_conversation;
+    r runs;
+begin
+    while v.active_run_id is not null loop
+        perform from lanes l
+        where l.conversation_id = v.id and l.id = lane_id(v.id, 'run', null) for no key update;
+        select * into r from runs where conversation_id = v.id and id = v.active_run_id;
+        perform end_run_v1(v, r, p_status, null, null);
+        select * into v from conversations where id = v.id;
+    end loop;
+    return v;
+end $$;
+
+-- Promise: a run of the conversation's agent is asked for; with p_after the conversation is rewound to
+--          there, and with p_message_id that message is on record before; all of it or nothing.
+--          outcome is 'created'; 'attached' when this run is there already by the same request, or by
+--          a bare one; otherwise nothing happened: run-active, quota-exceeded, no-agent, or a refusal
+--          of the message as append_message_v1's.
+-- How:     refusals that come after something was written are raised, so that all is undone; the
+--          SQLSTATE is the refusal's.  Members ask; rewinding is the owner's.
+-- Locks:   the conversation's row, its run lane.
+create function start_run_v1(
+    p_conversation_id uuid, p_actor text, p_run_id uuid, p_hash bytea, p_asked_by text,
+    p_origin text, p_delay interval, p_after bigint, p_branch_id uuid,
+    p_message_id uuid, p_message_hash bytea, p_role text, p_author_id text, p_author_name text,
+    p_written_by text, p_content text, p_parts json, p_tool_calls json, p_tool_call_id text,
+    p_name text, p_reasoning text, p_metadata jsonb, p_said_at timestamptz,
+    out outcome text, out detail text, out run text, out rev bigint, out message_seq bigint,
+    out message_stored boolean
+)
+language plpgsql as $$
+#variable_conflict use_column
+declare
+    v conversations := lock_conversation_v1(p_conversation_id, p_actor, 'member');
+    r runs;
+    a agents;
+    m record;
+    v_now timestamptz := clock_timestamp();
+    v_clock timestamptz := lane_clock();
+    v_number bigint;
+    v_before bigint := v.rev;
+    v_payer text := coalesce(p_asked_by, v.owner_id);
+begin
+    message_stored := false;
+    select * into r from runs where conversation_id = v.id and id = p_run_id;
+    if found then
+        if r.request_hash <> p_hash and (p_message_id is not null or p_after is not null) then
+            outcome := 'id-reused';
+            return;
+        end if;
+        outcome := 'attached';
+        run := run_json(r);
+        start_run_v1.rev := v.rev;
+        return;
+    end if;
+    if exists (select from run_ids i where i.run_id = p_run_id) then
+        outcome := 'id-reused';
+        return;
+    end if;
+    if v.archived_at is not null then
+        outcome := 'archived';
+        return;
+    end if;
+    if v.active_run_id is not null then
+        -- Of a worker that is lost: whoever finds it ends it.
+        perform from lanes l
+        where l.conversation_id = v.id and l.id = lane_id(v.id, 'run', null)
+          and l.token is not null and l.due_at <= v_clock
+        for no key update;
+        if found then
+            select * into r from runs where conversation_id = v.id and id = v.active_run_id;
+            if r.status = 'running' then
+                perform end_run_v1(v, r, 'interrupted', null, null);
+                select * into v from conversations where id = v.id;
+            end if;
+        end if;
+    end if;
+    if v.active_run_id is not null then
+        outcome := 'run-active';
+        return;
+    end if;
+    select * into a from agents where id = v.agent_id and deleted_at is null;
+    if not found then
+        outcome := 'no-agent';
+        return;
+    end if;
+    detail := quota_refusal(v_payer, v_now);
+    if detail is not null then
+        outcome := 'quota-exceeded';
+        return;
+    end if;
+    if p_after is not null then
+        perform rewind_v1(v.id, p_actor, p_after, p_branch_id);
+    end if;
+    if p_message_id is not null then
+        select x.* into m from append_message_v1(
+            v.id, p_actor, p_message_id, p_message_hash, p_role, p_author_id, p_author_name,
+            p_written_by, p_content, p_parts, p_tool_calls, p_tool_call_id, p_name, p_reasoning,
+            p_metadata, p_said_at, false, true) x;
+        if m.outcome not in ('stored', 'replayed') then
+            raise exception using message = 'the message was refused: ' || m.outcome,
+                errcode = case m.outcome
+                    when 'forbidden' then 'GR403' when 'id-reused' then 'GR409'
+                    when 'archived' then 'GR419' else 'GR404' end;
+        end if;
+        start_run_v1.message_seq := m.seq;
+        message_stored := m.outcome = 'stored';
+    end if;
+    select coalesce(max(l.tail_seq), 0) + 1 into v_number
+    from lanes l where l.conversation_id = v.id and l.id = lane_id(v.id, 'run', null);
+    insert into runs (
+        conversation_id, id, number, agent_id, asked_by, origin, request_hash, agent, created_at
+    ) values (
+        v.id, p_run_id, v_number, a.id, v_payer, p_origin, p_hash, agent_json(a)::json, v_now
+    ) returning * into r;
+    insert into run_ids (run_id, conversation_id) values (p_run_id, v.id);
+    perform enqueue_v1(v.id, 'run', null, v_number, v_number, v_clock + p_delay);
+    update conversations c set active_run_id = p_run_id where c.id = v.id;
+    select c.rev into start_run_v1.rev from conversations c where c.id = v.id;
+    if start_run_v1.rev = v_before then
+        -- That somebody is about to answer is a change too.
+        perform advance_v1(v, greatest(v_now, v.updated_at));
+        start_run_v1.rev := v_before + 1;
+    end if;
+    outcome := 'created';
+    run := run_json(r);
+exception
+    when unique_violation then
+        -- The same id, at once, in another conversation.
+        outcome := 'id-reused';
+        run := null;
+end $$;
+
+-- Promise: the run at the lane's head has begun and is the caller's ('run'); or a run whose worker was
+--          lost is over as interrupted ('ended'), or nothing waited ('none'); or the lane is not the
+--          caller's ('zombie').  A lost run that the inbox had asked for is asked for again, up to
+--          p_max_tries times.
+-- How:     second of two statements after claim_lanes_v1.
+-- Locks:   the conversation's row, its run lane.
+create function begin_run_v1(
+    p_conversation_id uuid, p_lane_id uuid, p_token uuid, p_lease interval, p_max_tries integer,
+    out outcome text, out run_id uuid, out run text, out agent text, out asked_by text,
+    out history_limit integer, out rev bigint
+)
+language plpgsql as $$
+declare
+    v conversations;
+    l lanes;
+    r runs;
+    v_now timestamptz := clock_timestamp();
+    v_clock timestamptz;
+    v_again uuid;
+    v_lost integer;
+begin
+    select * into v from conversations c where c.id = p_conversation_id for no key update;
+    l := hold_lane_v1(p_conversation_id, p_lane_id, p_token);
+    if v.id is null or l.id is null then
+        outcome := 'zombie';
+        return;
+    end if;
+    v_clock := lane_clock();
+    select * into r from runs x
+    where x.conversation_id = v.id and x.number = l.head_seq;
+    if r.id is null or r.status not in ('queued', 'running') then
+        perform done_v1(v.id, l.id, p_token, l.head_seq, null, null, null, null);
+        outcome := 'none';
+        return;
+    end if;
+    run_id := r.id;
+    if r.status = 'running' then
+        perform end_run_v1(v, r, 'interrupted', null, null);
+        outcome := 'ended';
+        if r.origin = 'inbox' then
+            -- Counted on the record: runs in a row, the newest first, that were lost for this.
+            select count(*) into v_lost from (
+                select x.status, x.origin from runs x
+                where x.conversation_id = v.id and x.number <= r.number
+                order by x.number desc limit p_max_tries
+            ) x where x.status = 'interrupted' and x.origin = 'inbox';
+            select c.active_run_id into v_again from conversations c where c.id = v.id;
+            if v_lost < p_max_tries and v_again is null and v.archived_at is null then
+                v_again := uuid7_v1();
+                insert into runs (
+                    conversation_id, id, number, agent_id, asked_by, origin, request_hash, agent,
+                    created_at
+                )
+                select r.conversation_id, v_again, l2.tail_seq + 1, r.agent_id, r.asked_by, 'inbox',
+                    r.request_hash, r.agent, v_now
+                from lanes l2 where l2.conversation_id = v.id and l2.id = l.id;
+                insert into run_ids (run_id, conversation_id) values (v_again, v.id);
+                perform enqueue_v1(v.id, 'run', null, l2.tail_seq + 1, l2.tail_seq + 1, v_clock)
+                from lanes l2 where l2.conversation_id = v.id and l2.id = l.id;
+                update conversations c set active_run_id = v_again where c.id = v.id;
+            end if;
+        end if;
+        select c.rev into begin_run_v1.rev from conversations c where c.id = v.id;
+        return;
+    end if;
+    update runs x set status = 'running', started_at = v_now, last_event = 1
+    where x.conversation_id = v.id and x.id = r.id
+    returning * into r;
+    insert into run_events (conversation_id, run_id, id, event, body)
+    values (v.id, r.id, 1, 'run.started', '');
+    update lanes x set due_at = v_clock + p_lease where x.conversation_id = v.id and x.id = l.id;
+    outcome := 'run';
+    run := run_json(r);
+    agent := r.agent;
+    asked_by := r.asked_by;
+    history_limit := v.history_limit;
+    begin_run_v1.rev := v.rev;
+end $$;
+
+-- Promise: for each run its events are stored under its next ids, and its lease lasts p_lease from
+--          now; or it is not the caller's any more (last_event null), and nothing of it is.  An event
+--          'usage' is no event: what its JSON says is added to the run's account.
+-- How:     many runs in one commit; p_sizes says how many events each has.  No conversation is locked:
+--          people write on while it answers.
+-- Locks:   the lanes by id.
+create function say_in_runs_v1(
+    p_conversation_ids uuid[], p_run_ids uuid[], p_tokens uuid[], p_sizes integer[],
+    p_events text[], p_bodies text[], p_lease interval
+) returns table (run_id uuid, last_event bigint)
+language plpgsql rows 10 as $$
+#variable_conflict use_column
+declare
+    v_clock timestamptz := lane_clock();
+    l lanes;
+    q record;
+    v_first bigint;
+    v_said integer;
+    u record;
+begin
+    for q in
+        select a.*, lane_id(a.conversation_id, 'run', null) as lane,
+            sum(a.size) over (order by a.n) - a.size as skip
+        from unnest(p_conversation_ids, p_run_ids, p_tokens, p_sizes) with ordinality
+            as a (conversation_id, run_id, token, size, n)
+        order by a.conversation_id, lane
+    loop
+        l := hold_lane_v1(q.conversation_id, q.lane, q.token);
+        run_id := q.run_id;
+        last_event := null;
+        if l.id is not null then
+            select r.last_event into v_first from runs r
+            where r.conversation_id = q.conversation_id and r.id = q.run_id;
+            insert into run_events (conversation_id, run_id, id, event, body)
+            select q.conversation_id, q.run_id, v_first + row_number() over (order by e.n), e.event,
+                e.body
+            from (
+                select i.n, p_events[i.n] as event, p_bodies[i.n] as body
+                from generate_series(q.skip + 1, q.skip + q.size) as i (n)
+            ) e
+            where e.event <> 'usage';
+            get diagnostics v_said = row_count;
+            select count(*) as calls,
+                coalesce(sum((x.body ->> 'input_tokens')::bigint), 0) as input,
+                coalesce(sum((x.body ->> 'output_tokens')::bigint), 0) as output,
+                coalesce(sum((x.body ->> 'cached_tokens')::bigint), 0) as cached,
+                coalesce(sum((x.body ->> 'cost')::numeric), 0) as cost
+            into u
+            from (
+                select p_bodies[i.n]::json as body
+                from generate_series(q.skip + 1, q.skip + q.size) as i (n)
+                where p_events[i.n] = 'usage'
+            ) x;
+            last_event := v_first + v_said;
+            update runs r set
+                last_event = v_first + v_said, calls = r.calls + u.calls,
+                input_tokens = r.input_tokens + u.input, output_tokens = r.output_tokens + u.output,
+                cached_tokens = r.cached_tokens + u.cached, cost = r.cost + u.cost
+            where r.conversation_id = q.conversation_id and r.id = q.run_id;
+            update lanes x set due_at = v_clock + p_lease
+            where x.conversation_id = q.conversation_id and x.id = q.lane;
+        end if;
+        return next;
+    end loop;
+end $$;
+
+-- Promise: the run is over as its holder says, and its answer on record; returns the conversation's
+--          rev.  Null: it was no longer theirs, and nothing happened.
+-- Locks:   the conversation's row, its run lane.
+create function finish_run_v1(
+    p_conversation_id uuid, p_run_id uuid, p_token uuid, p_status text, p_error_code text,
+    p_error_detail text
+) returns bigint
+language plpgsql as $$
+declare
+    v conversations;
+    l lanes;
+    r runs;
+begin
+    select * into v from conversations where id = p_conversation_id for no key update;
+    l := hold_lane_v1(p_conversation_id, lane_id(p_conversation_id, 'run', null), p_token);
+    if v.id is null or l.id is null then
+        return null;
+    end if;
+    select * into r from runs where conversation_id = v.id and id = p_run_id;
+    if r.status is distinct from 'running' or r.number <> l.head_seq then
+        return null;
+    end if;
+    perform end_run_v1(v, r, p_status, p_error_code, p_error_detail);
+    return (select rev from conversations where id = v.id);
+end $$;
+
+-- Promise: the run is over as cancelled, with what it had said, and whoever speaks for it is refused
+--          from now on; one that was over stays as it was.  Who takes part, and is no viewer, may.
+-- Locks:   the conversation's row, its run lane.
+create function cancel_run_v1(
+    p_conversation_id uuid, p_actor text, p_run_id uuid, out run text, out rev bigint
+)
+language plpgsql as $$
+declare
+    v conversations := lock_conversation_v1(p_conversation_id, p_actor, 'member');
+    r runs;
+begin
+    perform from lanes l
+    where l.conversation_id = v.id and l.id = lane_id(v.id, 'run', null) for no key update;
+    select * into r from runs where conversation_id = v.id and id = p_run_id;
+    if not found then
+        raise exception using errcode = 'GR404', message = 'no such run';
+    end if;
+    if r.status in ('queued', 'running') then
+        perform end_run_v1(v, r, 'cancelled', null, null);
+        select * into r from runs where conversation_id = v.id and id = p_run_id;
+    end if;
+    run := run_json(r);
+    select c.rev into cancel_run_v1.rev from conversations c where c.id = v.id;
+end $$;
+
+-- Promise: it is on record that the run's holder is about to call a tool, and they may; false when the
+--          run is not theirs, or this call was begun before.
+-- Locks:   the lane.
+create function begin_step_v1(
+    p_conversation_id uuid, p_run_id uuid, p_token uuid, p_step integer, p_call_id text, p_name text
+) returns boolean
+language plpgsql as $$
+declare
+    l lanes := hold_lane_v1(p_conversation_id, lane_id(p_conversation_id, 'run', null), p_token);
+    v_now timestamptz := clock_timestamp();
+begin
+    if l.id is null then
+        return false;
+    end if;
+    insert into run_steps (conversation_id, run_id, step, call_id, name, begun_at)
+    values (p_conversation_id, p_run_id, p_step, p_call_id, p_name, v_now)
+    on conflict do nothing;
+    return found;
+end $$;
+
+-- Promise: it is on record that the tool has answered, or failed.  False when the run is not theirs.
+-- Locks:   the lane.
+create function finish_step_v1(
+    p_conversation_id uuid, p_run_id uuid, p_token uuid, p_step integer, p_call_id text,
+    p_failed boolean
+) returns boolean
+language plpgsql as $$
+declare
+    l lanes := hold_lane_v1(p_conversation_id, lane_id(p_conversation_id, 'run', null), p_token);
+    v_now timestamptz := clock_timestamp();
+begin
+    if l.id is null then
+        return false;
+    end if;
+    update run_steps s set finished_at = v_now, failed = p_failed
+    where s.conversation_id = p_conversation_id and s.run_id = p_run_id and s.step = p_step
+      and s.call_id = p_call_id;
+    return found;
+end $$;
 
 -- What changes after it was said: edits, deletions, rewinds and branches.  Each is one rev, decided
 -- under the conversation's row lock, and leaves a trace; erasure alone leaves none.
@@ -1221,15 +2484,16 @@ end $$;
 
 -- Promise: everything after p_after leaves the active path and stays on record as a branch; one row
 --          changes however much that is.  removed counts undeleted messages; nothing to remove is
---          no change.  The owner may.
--- Locks:   the conversation's row.
+--          no change.  A run that answers is cancelled before.  The owner may.
+-- Locks:   the conversation's row, its run lane.
 create function rewind_v1(
     p_conversation_id uuid, p_actor text, p_after bigint, p_branch_id uuid,
     out removed bigint, out rev bigint
 )
 language plpgsql as $$
 declare
-    v conversations := lock_conversation_v1(p_conversation_id, p_actor, 'owner');
+    v conversations := cancel_runs_v1(
+        lock_conversation_v1(p_conversation_id, p_actor, 'owner'), 'cancelled');
     v_now timestamptz := greatest(clock_timestamp(), v.updated_at);
     v_active int8multirange := v.path * int8multirange(int8range(v.first_seq, v.last_seq + 1));
     v_cut int8multirange;
@@ -1260,14 +2524,15 @@ begin
 end $$;
 
 -- Promise: the branch's path is the active one, its end open for what comes next, and the path that
---          was active is a branch.  The owner may.
--- Locks:   the conversation's row.
+--          was active is a branch.  A run that answers is cancelled before.  The owner may.
+-- Locks:   the conversation's row, its run lane.
 create function activate_branch_v1(
     p_conversation_id uuid, p_actor text, p_branch_id uuid, p_former_id uuid
 ) returns bigint
 language plpgsql as $$
 declare
-    v conversations := lock_conversation_v1(p_conversation_id, p_actor, 'owner');
+    v conversations := cancel_runs_v1(
+        lock_conversation_v1(p_conversation_id, p_actor, 'owner'), 'cancelled');
     v_now timestamptz := greatest(clock_timestamp(), v.updated_at);
     v_active int8multirange := v.path * int8multirange(int8range(v.first_seq, v.last_seq + 1));
     v_path int8multirange;
@@ -2976,12 +4241,12 @@ set search_path = greffier;
 
 -- Promise: nothing of the conversation is left but its id among the erased; its owner alone may.
 --          Erasing what was erased answers gone.
--- Locks:   subject slot, conversation, users by id.
+-- Locks:   subject slot, conversation, run lane, users by id.
 create function erase_conversation_v1(p_id uuid, p_actor text) returns void
 language plpgsql as $$
 declare
     v_slot uuid := hold_subject_v1(p_id, p_actor);
-    v conversations := lock_conversation_v1(p_id, p_actor, 'owner');
+    v conversations := cancel_runs_v1(lock_conversation_v1(p_id, p_actor, 'owner'), 'cancelled');
     v_now timestamptz := clock_timestamp();
     v_users text[];
 begin
@@ -3007,6 +4272,12 @@ begin
     delete from invitation_tokens where conversation_id = p_id;
     delete from invitations where conversation_id = p_id;
     delete from participants where conversation_id = p_id;
+    delete from run_ids i using runs r where r.conversation_id = p_id and i.run_id = r.id;
+    delete from run_steps where conversation_id = p_id;
+    delete from run_events where conversation_id = p_id;
+    delete from runs where conversation_id = p_id;
+    delete from attempts where conversation_id = p_id;
+    delete from lanes where conversation_id = p_id;
     delete from conversations where id = p_id;
 end $$;
 
@@ -3084,6 +4355,9 @@ begin
     delete from participants where conversation_id = v.id and user_id = p_user;
     get diagnostics v_rows = row_count;
     v_found := v_found + v_rows;
+    update runs set asked_by = p_alias where conversation_id = v.id and asked_by = p_user;
+    get diagnostics v_rows = row_count;
+    v_found := v_found + v_rows;
     delete from listings where conversation_id = v.id and user_id = p_user;
     if v_found = 0 then
         return null;
@@ -3107,6 +4381,13 @@ begin
     delete from api_keys where user_id = p_user;
     delete from database_roles where user_id = p_user;
     update api_keys set created_by = p_alias where created_by = p_user;
+    -- What was spent stays in the accounts, as somebody's.
+    update usage set user_id = p_alias where user_id = p_user;
+    delete from quotas where user_id = p_user;
+    update admin_log set
+        actor = case when actor = p_user then p_alias else actor end,
+        subject = case when subject = p_user then p_alias else subject end
+    where p_user in (actor, subject);
     delete from users where id = p_user;
     return true;
 end $$;
@@ -3137,7 +4418,14 @@ begin
             ('feedback', 'user_id'), ('feedback', 'comment'),
             ('read_marks', 'user_id'),
             ('invitations', 'token_hash'), ('invitations', 'created_by'),
-            ('invitation_tokens', 'token_hash')
+            ('invitation_tokens', 'token_hash'),
+            ('lanes', 'park_reason'), ('run_steps', 'call_id'),
+            ('attempts', 'detail'), ('attempts', 'external_id'),
+            ('runs', 'asked_by'), ('runs', 'agent'), ('runs', 'error_detail'),
+            ('runs', 'request_hash'), ('run_events', 'body'),
+            ('usage', 'user_id'), ('quotas', 'user_id'),
+            ('admin_log', 'actor'), ('admin_log', 'subject'), ('admin_log', 'before'),
+            ('admin_log', 'after')
     loop
         execute format('alter table %I alter %I set statistics 0', v_table, v_column);
     end loop;

@@ -4,7 +4,8 @@
 -- Names: p_ parameters, v_ variables, _v1 the version of a function (a changed meaning is a new
 -- function, so that servers of two releases can share a database).
 --
--- Locks, always in this order: subject slot, conversation rows by id, users by id.  What hangs on a
+-- Locks, always in this order: subject slot, conversation rows by id, lanes by id (then their token is
+-- looked at), users by id.  What hangs on a
 -- conversation (its messages, participants, listings) is written under its row lock and needs none.
 --
 -- Refusals have an SQLSTATE of their own; greffier/errors.py maps them:
@@ -66,7 +67,9 @@ create table identity (
     since timestamptz not null default clock_timestamp(),
     -- Whoever may connect to a database may LISTEN and NOTIFY there: what keeps strangers out of our
     -- channels is that they do not know their names.
-    channel_key text not null default replace(gen_random_uuid()::text, '-', '')
+    channel_key text not null default replace(gen_random_uuid()::text, '-', ''),
+    -- how far the lanes' clock is off, for tests of clocks that jump
+    clock_shift interval not null default '0'
 );
 
 -- The name of one of our channels in this database.  For the service; nobody else may call it.

@@ -33,7 +33,9 @@ create table conversations (
     path_rev bigint not null default 0,
     people_rev bigint not null default 1,
     -- the time under which its listings were last sorted, at most ten minutes behind updated_at
-    listed_at timestamptz not null
+    listed_at timestamptz not null,
+    -- the run that answers here, or is about to
+    active_run_id uuid
 ) with (fillfactor = 70);
 -- No index on anything an append changes: it would cost 12 % of it (no more HOT updates).
 
@@ -225,7 +227,8 @@ end $$;
 --          does; what already stands so costs no rev.  Archiving frees the subject, and bringing a
 --          conversation back takes it again if nobody else has it.  The owner alone may.
 -- How:     p_if_rev (If-Match) is compared under the lock.
--- Locks:   subject slot (only to archive or bring back), conversation, users by id.
+--          Archiving cancels a run that answers.
+-- Locks:   subject slot (only to archive or bring back), conversation, run lane, users by id.
 create function patch_conversation_v1(
     p_id uuid, p_actor text, p_if_rev bigint, p_title text, p_metadata jsonb,
     p_history_limit integer, p_archived boolean
@@ -258,6 +261,9 @@ begin
        and v.history_limit = coalesce(p_history_limit, v.history_limit)
        and (v.archived_at is not null) = coalesce(p_archived, v.archived_at is not null) then
         return v.rev;
+    end if;
+    if p_archived and v.archived_at is null then
+        v := cancel_runs_v1(v, 'cancelled');
     end if;
     v_now := greatest(clock_timestamp(), v.updated_at);
     if p_archived is not null and p_archived <> (v.archived_at is not null) then

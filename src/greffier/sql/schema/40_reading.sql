@@ -59,7 +59,7 @@ select '{"id":"' || c.id || '","kind":"' || c.kind
     || ',"rev":' || c.rev
     || ',"epoch":' || to_json(p_epoch)
     || ',"last_message":' || coalesce(last_message_json(c), 'null')
-    || ',"active_run_id":null'
+    || ',"active_run_id":' || coalesce('"' || c.active_run_id || '"', 'null')
     || ',"me":' || coalesce((
         select '{"role":"' || p.role || '","last_read_seq":' || p.last_read_seq
             || ',"unread":' || unread_count(c, p_user, p.last_read_seq) || '}'

@@ -191,15 +191,16 @@ end $$;
 
 -- Promise: everything after p_after leaves the active path and stays on record as a branch; one row
 --          changes however much that is.  removed counts undeleted messages; nothing to remove is
---          no change.  The owner may.
--- Locks:   the conversation's row.
+--          no change.  A run that answers is cancelled before.  The owner may.
+-- Locks:   the conversation's row, its run lane.
 create function rewind_v1(
     p_conversation_id uuid, p_actor text, p_after bigint, p_branch_id uuid,
     out removed bigint, out rev bigint
 )
 language plpgsql as $$
 declare
-    v conversations := lock_conversation_v1(p_conversation_id, p_actor, 'owner');
+    v conversations := cancel_runs_v1(
+        lock_conversation_v1(p_conversation_id, p_actor, 'owner'), 'cancelled');
     v_now timestamptz := greatest(clock_timestamp(), v.updated_at);
     v_active int8multirange := v.path * int8multirange(int8range(v.first_seq, v.last_seq + 1));
     v_cut int8multirange;
@@ -230,14 +231,15 @@ begin
 end $$;
 
 -- Promise: the branch's path is the active one, its end open for what comes next, and the path that
---          was active is a branch.  The owner may.
--- Locks:   the conversation's row.
+--          was active is a branch.  A run that answers is cancelled before.  The owner may.
+-- Locks:   the conversation's row, its run lane.
 create function activate_branch_v1(
     p_conversation_id uuid, p_actor text, p_branch_id uuid, p_former_id uuid
 ) returns bigint
 language plpgsql as $$
 declare
-    v conversations := lock_conversation_v1(p_conversation_id, p_actor, 'owner');
+    v conversations := cancel_runs_v1(
+        lock_conversation_v1(p_conversation_id, p_actor, 'owner'), 'cancelled');
     v_now timestamptz := greatest(clock_timestamp(), v.updated_at);
     v_active int8multirange := v.path * int8multirange(int8range(v.first_seq, v.last_seq + 1));
     v_path int8multirange;

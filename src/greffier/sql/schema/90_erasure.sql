@@ -4,12 +4,12 @@ set search_path = greffier;
 
 -- Promise: nothing of the conversation is left but its id among the erased; its owner alone may.
 --          Erasing what was erased answers gone.
--- Locks:   subject slot, conversation, users by id.
+-- Locks:   subject slot, conversation, run lane, users by id.
 create function erase_conversation_v1(p_id uuid, p_actor text) returns void
 language plpgsql as $$
 declare
     v_slot uuid := hold_subject_v1(p_id, p_actor);
-    v conversations := lock_conversation_v1(p_id, p_actor, 'owner');
+    v conversations := cancel_runs_v1(lock_conversation_v1(p_id, p_actor, 'owner'), 'cancelled');
     v_now timestamptz := clock_timestamp();
     v_users text[];
 begin
@@ -35,6 +35,12 @@ begin
     delete from invitation_tokens where conversation_id = p_id;
     delete from invitations where conversation_id = p_id;
     delete from participants where conversation_id = p_id;
+    delete from run_ids i using runs r where r.conversation_id = p_id and i.run_id = r.id;
+    delete from run_steps where conversation_id = p_id;
+    delete from run_events where conversation_id = p_id;
+    delete from runs where conversation_id = p_id;
+    delete from attempts where conversation_id = p_id;
+    delete from lanes where conversation_id = p_id;
     delete from conversations where id = p_id;
 end $$;
 
@@ -112,6 +118,9 @@ begin
     delete from participants where conversation_id = v.id and user_id = p_user;
     get diagnostics v_rows = row_count;
     v_found := v_found + v_rows;
+    update runs set asked_by = p_alias where conversation_id = v.id and asked_by = p_user;
+    get diagnostics v_rows = row_count;
+    v_found := v_found + v_rows;
     delete from listings where conversation_id = v.id and user_id = p_user;
     if v_found = 0 then
         return null;
@@ -135,6 +144,13 @@ begin
     delete from api_keys where user_id = p_user;
     delete from database_roles where user_id = p_user;
     update api_keys set created_by = p_alias where created_by = p_user;
+    -- What was spent stays in the accounts, as somebody's.
+    update usage set user_id = p_alias where user_id = p_user;
+    delete from quotas where user_id = p_user;
+    update admin_log set
+        actor = case when actor = p_user then p_alias else actor end,
+        subject = case when subject = p_user then p_alias else subject end
+    where p_user in (actor, subject);
     delete from users where id = p_user;
     return true;
 end $$;
@@ -165,7 +181,14 @@ begin
             ('feedback', 'user_id'), ('feedback', 'comment'),
             ('read_marks', 'user_id'),
             ('invitations', 'token_hash'), ('invitations', 'created_by'),
-            ('invitation_tokens', 'token_hash')
+            ('invitation_tokens', 'token_hash'),
+            ('lanes', 'park_reason'), ('run_steps', 'call_id'),
+            ('attempts', 'detail'), ('attempts', 'external_id'),
+            ('runs', 'asked_by'), ('runs', 'agent'), ('runs', 'error_detail'),
+            ('runs', 'request_hash'), ('run_events', 'body'),
+            ('usage', 'user_id'), ('quotas', 'user_id'),
+            ('admin_log', 'actor'), ('admin_log', 'subject'), ('admin_log', 'before'),
+            ('admin_log', 'after')
     loop
         execute format('alter table %I alter %I set statistics 0', v_table, v_column);
     end loop;
