@@ -42,3 +42,18 @@ select p.user_id, c.rev,
 from conversations c
 join participants p on p.conversation_id = c.id and p.user_id = any ($2) and p.left_at is null
 where c.id = $1;
+
+-- name: arrivals
+-- What people who come at the same time are told, of one snapshot.  $1 conversation, $2 since, $3
+-- epoch, $4 cut, $5 bytes: the change; $6 the people_rev that is known, whose people are not named
+-- again; $7 who came: the `me` of each who takes part.
+select s.reset, s.upto, s.more, s.messages, s.superseded, s.conversation, s.participants, c.people_rev,
+    case when c.people_rev <> $6 then participants_json(c.id) end as everybody,
+    '{' || coalesce((
+        select string_agg(to_json(p.user_id) || ':{"role":"' || p.role || '","last_read_seq":'
+            || p.last_read_seq || ',"unread":' || unread_count(c, p.user_id, p.last_read_seq) || '}', ',')
+        from participants p
+        where p.conversation_id = c.id and p.user_id = any ($7) and p.left_at is null), '') || '}' as mine
+from conversations c
+cross join lateral changes_since(c.id, null, $2, $3, $4, $5) s
+where c.id = $1;

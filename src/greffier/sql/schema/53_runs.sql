@@ -144,10 +144,11 @@ begin
                 coalesce(string_agg(body, '' order by id) filter (where event = 'content.delta'), '')
                     as content,
                 string_agg(body, '' order by id) filter (where event = 'reasoning.delta') as reasoning,
-                json_agg(json_build_object(
-                    'id', body::json ->> 'id', 'type', 'function', 'function', json_build_object(
-                        'name', body::json ->> 'name', 'arguments', body::json ->> 'arguments'))
-                    order by id) filter (where event = 'tool.call') as calls,
+                ('[' || string_agg(
+                    '{"id":' || to_json(body::json ->> 'id')
+                    || ',"type":"function","function":{"name":' || to_json(body::json ->> 'name')
+                    || ',"arguments":' || to_json(body::json ->> 'arguments') || '}}', ','
+                    order by id) filter (where event = 'tool.call') || ']')::json as calls,
                 null as call_id
             from part group by part
         ), result as (
