@@ -96,6 +96,18 @@ class Settings(BaseSettings):
     shutdown_seconds: float = Field(default=30, ge=0)
     """How long a stopping server waits for requests under way."""
 
+    smtp_url: SecretStr | None = None
+    """The mail server that endpoints of channel ``email`` send through, as
+    ``smtps://user:password@host:465`` or ``smtp://host:587``, where STARTTLS is used if it is
+    offered, and insisted on where there is a password."""
+
+    smtp_from: str | None = None
+    """Whom such mails come from: ``bot@example.org`` or ``A name <bot@example.org>``."""
+
+    allow_private_targets: bool = False
+    """Let webhooks point into private networks and to this machine, also without TLS. Whoever may
+    make an endpoint can then reach whatever this server reaches."""
+
     limit_body: ByteSize = Field(default=ByteSize(1 << 20), ge=1024)
     """Bytes of a request's body."""
 
