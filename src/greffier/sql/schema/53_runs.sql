@@ -444,13 +444,15 @@ end $$;
 
 -- Promise: for each run its events are stored under its next ids, and its lease lasts p_lease from
 --          now; or it is not the caller's any more (last_event null), and nothing of it is.  An event
---          'usage' is no event: what its JSON says is added to the run's account.
--- How:     many runs in one commit; p_sizes says how many events each has.  No conversation is locked:
---          people write on while it answers.
+--          'usage' is no event: what its JSON says is added to the run's account.  Said again by the
+--          same holder, because the answer was lost on the way, it is stored once.
+-- How:     many runs in one commit; p_sizes says how many events each has, p_known and p_calls what
+--          the holder knows of last_event and calls.  No conversation is locked: people write on
+--          while it answers.
 -- Locks:   the lanes by id.
 create function say_in_runs_v1(
-    p_conversation_ids uuid[], p_run_ids uuid[], p_tokens uuid[], p_sizes integer[],
-    p_events text[], p_bodies text[], p_lease interval
+    p_conversation_ids uuid[], p_run_ids uuid[], p_tokens uuid[], p_known bigint[],
+    p_calls integer[], p_sizes integer[], p_events text[], p_bodies text[], p_lease interval
 ) returns table (run_id uuid, last_event bigint)
 language plpgsql rows 10 as $$
 #variable_conflict use_column
@@ -458,32 +460,23 @@ declare
     v_clock timestamptz := lane_clock();
     l lanes;
     q record;
-    v_first bigint;
+    r runs;
     v_said integer;
     u record;
 begin
     for q in
         select a.*, lane_id(a.conversation_id, 'run', null) as lane,
             sum(a.size) over (order by a.n) - a.size as skip
-        from unnest(p_conversation_ids, p_run_ids, p_tokens, p_sizes) with ordinality
-            as a (conversation_id, run_id, token, size, n)
+        from unnest(p_conversation_ids, p_run_ids, p_tokens, p_known, p_calls, p_sizes)
+            with ordinality as a (conversation_id, run_id, token, known, calls, size, n)
         order by a.conversation_id, lane
     loop
         l := hold_lane_v1(q.conversation_id, q.lane, q.token);
         run_id := q.run_id;
         last_event := null;
         if l.id is not null then
-            select r.last_event into v_first from runs r
-            where r.conversation_id = q.conversation_id and r.id = q.run_id;
-            insert into run_events (conversation_id, run_id, id, event, body)
-            select q.conversation_id, q.run_id, v_first + row_number() over (order by e.n), e.event,
-                e.body
-            from (
-                select i.n, p_events[i.n] as event, p_bodies[i.n] as body
-                from generate_series(q.skip + 1, q.skip + q.size) as i (n)
-            ) e
-            where e.event <> 'usage';
-            get diagnostics v_said = row_count;
+            select x.* into r from runs x
+            where x.conversation_id = q.conversation_id and x.id = q.run_id;
             select count(*) as calls,
                 coalesce(sum((x.body ->> 'input_tokens')::bigint), 0) as input,
                 coalesce(sum((x.body ->> 'output_tokens')::bigint), 0) as output,
@@ -495,12 +488,21 @@ begin
                 from generate_series(q.skip + 1, q.skip + q.size) as i (n)
                 where p_events[i.n] = 'usage'
             ) x;
-            last_event := v_first + v_said;
-            update runs r set
-                last_event = v_first + v_said, calls = r.calls + u.calls,
-                input_tokens = r.input_tokens + u.input, output_tokens = r.output_tokens + u.output,
-                cached_tokens = r.cached_tokens + u.cached, cost = r.cost + u.cost
-            where r.conversation_id = q.conversation_id and r.id = q.run_id;
+            v_said := q.size - u.calls;
+            if r.last_event = q.known and r.calls = q.calls then
+                insert into run_events (conversation_id, run_id, id, event, body)
+                select q.conversation_id, q.run_id, q.known + row_number() over (order by i.n),
+                    p_events[i.n], p_bodies[i.n]
+                from generate_series(q.skip + 1, q.skip + q.size) as i (n)
+                where p_events[i.n] <> 'usage';
+                update runs x set
+                    last_event = q.known + v_said, calls = x.calls + u.calls,
+                    input_tokens = x.input_tokens + u.input,
+                    output_tokens = x.output_tokens + u.output,
+                    cached_tokens = x.cached_tokens + u.cached, cost = x.cost + u.cost
+                where x.conversation_id = q.conversation_id and x.id = q.run_id;
+            end if;
+            last_event := q.known + v_said;
             update lanes x set due_at = v_clock + p_lease
             where x.conversation_id = q.conversation_id and x.id = q.lane;
         end if;
