@@ -136,7 +136,7 @@ def _heading(message: Message, words: _Words) -> str:
     return who + (f" ({', '.join(marks)})" if marks else "")
 
 
-def _attachments(message: Message) -> list[str]:
+def attachments(message: Message) -> list[str]:
     """Where parts that are not text point to; shown as an address, never loaded."""
     found = []
     for part in message.parts or ():
@@ -179,7 +179,7 @@ class Markdown:
         if message.content:
             # A tool's result is data: fenced, so that nothing in it is taken for a heading.
             pieces.append(_fenced(message.content) if message.role == "tool" else message.content)
-        pieces += [f"[{words.attached}: {one}]" for one in _attachments(message)]
+        pieces += [f"[{words.attached}: {one}]" for one in attachments(message)]
         pieces += [
             f"{words.calls} `{call.function.name}`\n\n{_fenced(call.function.arguments)}"
             for call in message.tool_calls or ()
@@ -314,7 +314,7 @@ class Html:
             pieces.append(f'<{tag} dir="auto">{html.escape(message.content)}</{tag}>')
         pieces += [
             f'<p class="note">{words.attached}: {html.escape(one)}</p>'
-            for one in _attachments(message)
+            for one in attachments(message)
         ]
         pieces += [
             f'<p class="note">{words.calls} {html.escape(call.function.name)}</p>'

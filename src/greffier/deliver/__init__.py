@@ -1,0 +1,1 @@
+"""Messages leave for endpoints and arrive from sources, in order per conversation."""
