@@ -2,20 +2,33 @@
 
 The command line comes first, then the environment (``GREFFIER_PORT``; for a secret also
 ``GREFFIER_JWT_SECRET_FILE``, the path of a file that holds it), then ``greffier.toml`` in the
-current folder or where ``GREFFIER_CONFIG`` says, then the default.
+current folder or where ``GREFFIER_CONFIG`` says, then the default.  A table such as ``[providers]``
+is put together from all of them, field by field.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from contextvars import ContextVar
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
 
-from pydantic import ByteSize, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -29,6 +42,102 @@ from greffier.errors import SettingsError
 PREFIX = "GREFFIER_"
 #: A shorter key can be guessed from one token (RFC 7518, 3.2).
 SECRET_BYTES = 32
+#: Providers that are always there, and are not set.
+BUILTIN_PROVIDERS = ("echo", "script")
+#: What a variable can name, as well as a table of a file.
+_PROVIDER_NAME = re.compile(r"[a-z0-9]+(?:[_-][a-z0-9]+)*")
+
+_TABLE = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Price(BaseModel):
+    """What a million tokens of a model cost, in ``CURRENCY``."""
+
+    model_config = _TABLE
+
+    input: Decimal = Field(ge=0)
+    """Of what is sent."""
+
+    output: Decimal = Field(ge=0)
+    """Of what is answered, reasoning included."""
+
+    cached: Decimal | None = Field(default=None, ge=0)
+    """Of what is sent and was in the provider's cache; without it, as ``input``."""
+
+
+class ProviderSettings(BaseModel):
+    """A provider of models: where it is, what it is told to be let in, how long it may take."""
+
+    model_config = _TABLE
+
+    kind: Literal["openai", "anthropic"]
+    """What it speaks: ``openai`` is the chat completions of OpenAI, which most servers of models
+    offer; ``anthropic`` needs ``greffier[anthropic]``."""
+
+    base_url: str | None = None
+    """Its address; without it that of OpenAI or Anthropic themselves."""
+
+    key: SecretStr | None = None
+    """What it lets us in by; a server of your own may need none. Neither stored nor logged."""
+
+    key_file: Path | None = None
+    """A file that holds the key, instead."""
+
+    timeout: float = Field(default=900, gt=0)
+    """Seconds for one answer in all, with what is tried again."""
+
+    connect_timeout: float = Field(default=10, gt=0)
+    """Seconds until it is reached."""
+
+    first_token_timeout: float = Field(default=120, gt=0)
+    """Seconds until it says its first word, tool call or thought."""
+
+    silence_timeout: float = Field(default=60, gt=0)
+    """Seconds between two pieces of an answer."""
+
+    tries: int = Field(default=3, ge=1, le=10)
+    """How often it is asked, as long as it has said nothing: when it is away or asks to wait."""
+
+    prices: dict[str, Price] = Field(default={})
+    """What its models cost, by the name of the model; what is not here has no cost."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_key(cls, said: Any) -> Any:
+        # Pydantic's messages quote what was said, so these name the file and never what is in it.
+        if not isinstance(said, Mapping) or not said.get("key_file"):
+            return said
+        if said.get("key"):
+            raise ValueError("both key and key_file are set; one is enough")
+        path = said["key_file"]
+        try:
+            key = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError, TypeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise ValueError(f"key_file: {path} cannot be read: {reason}") from None
+        return {**said, "key": key}
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_plain(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        # A password in the address would be shown with it.
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("it starts with https:// or http://, and names a host")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("it has no user, query or fragment; what lets us in is the key")
+        return value
+
+    @model_validator(mode="after")
+    def _can_enter(self) -> ProviderSettings:
+        key = self.key.get_secret_value() if self.key else ""
+        if self.key and not (key and key.isascii() and key.isprintable() and " " not in key):
+            raise ValueError("the key is empty, or has characters that no header can hold")
+        if self.key is None and (self.base_url is None or self.kind == "anthropic"):
+            raise ValueError("it needs a key")
+        return self
 
 
 class Settings(BaseSettings):
@@ -38,6 +147,8 @@ class Settings(BaseSettings):
         env_prefix=PREFIX,
         # An empty variable is how a compose file says that there is none.
         env_ignore_empty=True,
+        # GREFFIER_PROVIDERS__NAME__KEY is the key of [providers.NAME].
+        env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
         use_attribute_docstrings=True,
@@ -93,6 +204,14 @@ class Settings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = "auto"
     """JSON for machines or lines for people; ``auto`` is ``console`` on a terminal."""
 
+    providers: dict[str, ProviderSettings] = Field(default={})
+    """Who answers for agents: a table ``[providers.NAME]`` for each, or variables such as
+    ``GREFFIER_PROVIDERS__NAME__KEY``. The names ``echo`` and ``script`` are built in."""
+
+    currency: str = Field(default="EUR", pattern=r"^[A-Z]{3}$")
+    """In which the ``prices`` of providers are said, and so costs and quotas; three letters.
+    Nothing is converted."""
+
     shutdown_seconds: float = Field(default=30, ge=0)
     """How long a stopping server waits for requests under way."""
 
@@ -128,6 +247,16 @@ class Settings(BaseSettings):
 
     limit_cut: ByteSize = Field(default=ByteSize(16 << 10), ge=64)
     """Bytes from which a content is cut in pages; the single message is whole."""
+
+    @field_validator("providers")
+    @classmethod
+    def _are_named(cls, value: dict[str, ProviderSettings]) -> dict[str, ProviderSettings]:
+        for name in value:
+            if name in BUILTIN_PROVIDERS:
+                raise ValueError(f"{name} is built in; choose another name")
+            if not _PROVIDER_NAME.fullmatch(name):
+                raise ValueError("a name is of small letters and digits, joined by _ or -")
+        return value
 
     @field_validator("database_url")
     @classmethod
@@ -248,23 +377,40 @@ def _config_file() -> dict[str, Any]:
 
 def _complaint(error: dict[str, Any], said: Mapping[str, Any]) -> str:
     """Say which setting is wrong, where it was said, and what would be right."""
-    name = str(error["loc"][0])
-    where = _source(name, said)
+    path = [str(step) for step in error["loc"]]
+    where = _source(path, said)
     if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(name, Settings.model_fields, 1)
+        near = difflib.get_close_matches(path[-1], _beside(path), 1)
         hint = f" Is {near[0]} meant?" if near else ""
-        return f"{name} ({where}): there is no such setting.{hint}"
+        return f"{'.'.join(path)} ({where}): there is no such setting.{hint}"
     reason = str(error["ctx"]["error"]) if "error" in error.get("ctx", {}) else error["msg"]
-    shown = "" if is_secret(Settings.model_fields[name]) else f" (it is {error['input']!r})"
-    return f"{name.upper()} ({where}): {reason}{shown}."
+    shown = f" (it is {error['input']!r})" if _may_be_shown(path, error["input"]) else ""
+    return f"{'.'.join([path[0].upper(), *path[1:]])} ({where}): {reason}{shown}."
 
 
-def _source(name: str, said: Mapping[str, Any]) -> str:
-    variable = f"{PREFIX}{name.upper()}"
-    if name in said:
+def _beside(path: list[str]) -> list[str]:
+    """The names that could stand at the end of a path."""
+    tables: dict[int, type[BaseModel]] = {1: Settings, 3: ProviderSettings, 5: Price}
+    return list(tables[len(path)].model_fields) if len(path) in tables else []
+
+
+def _may_be_shown(path: list[str], value: Any) -> bool:
+    if len(path) == 1 and path[0] != "providers":
+        return not is_secret(Settings.model_fields[path[0]])
+    # A table may hold a key.
+    return isinstance(value, str | int | float) and len(path) > 1 and "key" not in path
+
+
+def _source(path: list[str], said: Mapping[str, Any]) -> str:
+    if path[0] in said:
         return "from the command line"
-    if os.environ.get(variable):
-        return f"from {variable}"
-    if os.environ.get(f"{variable}_FILE"):
-        return f"from {variable}_FILE"
+    # Of a table, the variable of the field, or of any table around it.
+    for length in range(len(path), 0, -1):
+        variable = f"{PREFIX}{'__'.join(path[:length]).upper()}"
+        if os.environ.get(variable):
+            return f"from {variable}"
+        if os.environ.get(f"{variable}_FILE"):
+            return f"from {variable}_FILE"
+        if length > 1 and any(one.upper().startswith(f"{variable}__") for one in os.environ):
+            return f"from {variable}__…"
     return f"from {_config_path()}"
