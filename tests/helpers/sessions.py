@@ -93,7 +93,11 @@ class Session(Database):
             raise connections.translate(error) from error
 
     async def read(
-        self, name: str, *args: object, position: Position | None = None
+        self,
+        name: str,
+        *args: object,
+        position: Position | None = None,
+        together: bool = False,
     ) -> list[asyncpg.Record]:
         """Run a named query on this connection."""
         return await self.live.fetch(queries()[name], *args)

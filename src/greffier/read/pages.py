@@ -65,6 +65,9 @@ class Found(NamedTuple):
         )
 
 
+#: Pages of more messages, and whole ones, are read by themselves: no small one waits for them.
+SMALL = 60
+
 #: PostgreSQL's bigint; a larger anchor is beyond every conversation.
 _MAX = (1 << 63) - 2
 
@@ -124,6 +127,7 @@ async def page(
         where.superseded,
         None if whole else limits.cut,
         limits.page_bytes,
+        together=where.limit <= SMALL and not whole,
     )
     if not rows:
         raise await why_absent(database, conversation_id)

@@ -11,6 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from greffier.store import connection, schema
+from greffier.store.gather import Gathered
 from greffier.store.position import Position
 from greffier.store.queries import queries
 from greffier.store.replicas import Replicas
@@ -21,6 +22,11 @@ from greffier.store.writer import Writer
 READ_CONNECTIONS = 8
 #: Verbs have their own: they may wait for a conversation that somebody else holds, reads never do.
 VERB_CONNECTIONS = 4
+
+#: Queries of which one statement may answer several callers, and their parameters' types.
+GATHERED = {
+    "page": ("uuid", "text", "bigint", "integer", "integer", "boolean", "integer", "bigint"),
+}
 
 #: How far the log was flushed, in bytes: at least to a commit that was acknowledged before.
 WAL = "select (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint"
@@ -66,6 +72,9 @@ class Database:
         self.dsn = dsn
         self.epoch = ""
         self.slots = Slots(dsn, READ_CONNECTIONS, revive=revive, patience=patience)
+        self._gathered = {
+            name: Gathered(self.slots, queries()[name], types) for name, types in GATHERED.items()
+        }
         self.verbs = Slots(
             dsn,
             VERB_CONNECTIONS,
@@ -100,7 +109,11 @@ class Database:
         self._lsn = max(self._lsn, lsn)
 
     async def read(
-        self, name: str, *args: object, position: Position | None = None
+        self,
+        name: str,
+        *args: object,
+        position: Position | None = None,
+        together: bool = False,
     ) -> list[asyncpg.Record]:
         """Run a named query of ``sql/queries``.
 
@@ -109,11 +122,15 @@ class Database:
             args: Its parameters.
             position: What the reader must see at least; then a standby may answer.  A position of
                 another epoch is of no use, and without one the primary answers.
+            together: Whether one statement may answer several callers: for those of ``GATHERED``,
+                when little is asked, so that nobody waits long for another's rows.
         """
         if self.replicas and position is not None and position.epoch == self.epoch:
             rows = await self.replicas.read(position, queries()[name], *args)
             if rows is not None:
                 return rows
+        if together:
+            return await self._gathered[name].read(*args)
         return await self.slots.read(name, *args)
 
     def at(self, position: Position | None) -> Database:
@@ -199,9 +216,14 @@ class _At(Database):
         return self._primary.position
 
     async def read(
-        self, name: str, *args: object, position: Position | None = None
+        self,
+        name: str,
+        *args: object,
+        position: Position | None = None,
+        together: bool = False,
     ) -> list[asyncpg.Record]:
-        return await self._primary.read(name, *args, position=position or self._at)
+        position = position or self._at
+        return await self._primary.read(name, *args, position=position, together=together)
 
     async def verb(
         self,

@@ -21,6 +21,11 @@ from greffier.errors import EmbeddedError
 from greffier.store import connection
 from greffier.store.queries import queries
 
+#: What a slot asks is found by key, and its plan is kept: one made while a table is still empty
+#: would read all of it, until somebody analyses it (appends with ids to a new database took ten
+#: times the time within seconds).
+BY_KEY = {"enable_seqscan": "off"}
+
 #: Brings the server back when it is ours (embedded); called after a connection could not be made.
 Revive = Callable[[], Awaitable[None]]
 
@@ -30,7 +35,7 @@ class Slot:
 
     def __init__(self, dsn: str, settings: dict[str, str], revive: Revive | None) -> None:
         self._dsn = dsn
-        self._settings = settings
+        self._settings = {**BY_KEY, **settings}
         self._revive = revive
         self._connection: connection.Connection | None = None
         self._prepared: dict[str, asyncpg.prepared_stmt.PreparedStatement[Any]] = {}
