@@ -109,3 +109,32 @@ async def test_who_begins_with_polling_is_written_to_at_once_after_the_upgrade(
     await client.disconnect()
 
     assert heard(ada) == list(range(number + 1))
+
+
+async def test_an_answer_in_pieces_is_the_same_on_every_way(server: Running) -> None:
+    """Written at once, out of the queue of a paused transport, and over polling."""
+    async with server.http("ada") as http:
+        made = await http.post("/v1/conversations", json={"title": "é" * 200})
+        talk = made.json()["id"]
+    polling = socketio.AsyncClient(reconnection=False)
+    await polling.connect(server.url, auth={"token": server.token("ada")}, transports=["polling"])
+    (polled,) = server.app.sockets._sessions
+    asked = {"conversation_id": talk, "epoch": made.json()["epoch"], "rev": 0}
+    by_polling = await polling.call("join", asked)
+    async with server.socket("ada") as ada:
+        await ada.wait("list")
+        at_once = await ada.call("join", **asked)
+        (sid,) = set(server.app.sockets._sessions) - {polled}
+        eio = server.app.sockets._wire._socket(sid)
+        eio.protocol.pause_writing()
+        waiting = asyncio.create_task(ada.call("join", **asked))
+        await until(lambda: not eio.queue.idle)
+        eio.protocol.resume_writing()
+        queued = await waiting
+    await polling.disconnect()
+
+    def lasting(answer: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in answer.items() if key != "presence"}
+
+    assert by_polling["changes"]["conversation"]["title"] == "é" * 200
+    assert lasting(by_polling) == lasting(at_once) == lasting(queued)

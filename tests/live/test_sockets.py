@@ -242,3 +242,40 @@ async def test_a_socket_too_slow_for_its_room_catches_up(server: Running) -> Non
         await bob.wait("change", rev=4)
 
     assert said(bob.events) == ["n0", "n1", "n2"]
+
+
+async def test_people_are_named_again_only_when_they_changed(server: Running) -> None:
+    """Who comes back is told of the people when somebody came, left or read; else it is null."""
+    talk = await room(server, "bob")
+    async with server.socket("bob") as bob:
+        first = await bob.call("join", conversation_id=talk)
+        await say(server, talk, "words")
+        known = {"epoch": first["epoch"], "rev": first["rev"]}
+        same = await bob.call("join", conversation_id=talk, **known)
+        await bob.call("read", conversation_id=talk, seq=1)
+        read = await bob.call("join", conversation_id=talk, **known)
+
+    assert [one["user_id"] for one in first["participants"]] == ["ada", "bob"]
+    assert (same["recovered"], same["participants"]) == (True, None)
+    assert [one["last_read_seq"] for one in read["participants"]] == [0, 1]
+    assert read["participants"] == read["changes"]["participants"]
+
+
+async def test_in_a_large_room_presence_is_asked_for(server: Running) -> None:
+    """With more than 200 people a join says nothing of it: null, which is not nobody."""
+    talk = await room(server, *(f"guest-{number}" for number in range(99)))
+    async with server.http("ada") as http, server.socket("ada") as ada:
+        small = await ada.call("join", conversation_id=talk)
+        for number in range(99, 200):
+            answer = await http.post(
+                f"/v1/conversations/{talk}/participants", json={"user_id": f"guest-{number}"}
+            )
+            assert answer.status_code in (200, 201), answer.text
+        large = await ada.call("join", conversation_id=talk)
+        asked = await http.get(f"/v1/conversations/{talk}/presence")
+
+    assert len(small["presence"]) == 100
+    assert large["presence"] is None
+    assert len(large["participants"]) == 201
+    online = [one["user_id"] for one in asked.json() if one["status"] == "online"]
+    assert online == ["ada"]

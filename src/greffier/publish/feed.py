@@ -25,6 +25,8 @@ from greffier.store.database import Database
 POLL = 5.0
 #: Seconds between two tries of a follower to catch up while the record is away.
 AWAY = 0.5
+#: A rev that no conversation reaches: who asks from there is told only where it is.
+BEYOND = 1 << 62
 
 
 class Feed:
@@ -45,7 +47,9 @@ class Feed:
         self._limits = limits
         self._streams: dict[UUID, Stream] = {}
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
+        self._asking: dict[UUID, asyncio.Task[Changes]] = {}
         self._listeners: list[Callable[[Wake | None], None]] = []
+        self._others: list[Callable[[Wake | None], None]] = []
         self.closed = False
 
     @property
@@ -62,6 +66,15 @@ class Feed:
     def listen(self, hear: Callable[[Wake | None], None]) -> None:
         """Tell somebody else of every wake-up too (the users' own feeds)."""
         self._listeners.append(hear)
+
+    def listen_for_work(self, hear: Callable[[Wake | None], None]) -> None:
+        """Tell somebody of all that, and of runs and lanes too, which are no change."""
+        self._others.append(hear)
+
+    def say(self, wake: Wake) -> None:
+        """Tell whoever listens, here and in the other processes."""
+        self._bus.say(wake)
+        self._heard(wake)
 
     async def run(self) -> None:
         """Follow until cancelled; then every follower's stream ends."""
@@ -83,6 +96,10 @@ class Feed:
                 follower.revoke()
 
     def _heard(self, wake: Wake | None) -> None:
+        for hear in self._others:
+            hear(wake)
+        if wake is not None and not wake.changed:
+            return
         if wake is None:
             for stream in self._streams.values():
                 stream.wake()
@@ -152,37 +169,57 @@ class Feed:
         Raises:
             NotFound, Gone: There is no such conversation, or it is not theirs.
         """
+        stream = await self.hear(conversation_id, follower)
+        try:
+            await self._admit(conversation_id, user)
+        except BaseException:
+            self.leave(stream, follower)
+            raise
+        return stream
+
+    async def hear(self, conversation_id: UUID, follower: Follows) -> Stream:
+        """Let somebody hear of changes as ``join`` does; whether they may, the caller asks next.
+
+        Raises:
+            NotFound, Gone: There is no such conversation.
+        """
         if self.closed:
             raise Unavailable("The service is stopping.", retry_after=1)
         stream = self._streams.get(conversation_id)
-        if stream is None:
-            # Where it is now; two who come at once each read, and the first one's stream stays.
-            found = await changes(
-                self._database, conversation_id, user, 1 << 62, limits=self._limits
-            )
-            stream = self._streams.get(conversation_id)
-            if stream is None:
-                stream = Stream(conversation_id, found.rev, self._next)
-                self._streams[conversation_id] = stream
-                task = asyncio.get_running_loop().create_task(stream.run())
-                self._tasks[conversation_id] = task
-                task.add_done_callback(functools.partial(self._ended, stream))
+        if stream is not None:
             stream.followers.add(follower)
+            return stream
+        # Of many who come at once one asks where it is.
+        asking = self._asking.get(conversation_id)
+        if asking is None:
+            read = changes(self._database, conversation_id, None, BEYOND, limits=self._limits)
+            asking = self._asking[conversation_id] = asyncio.get_running_loop().create_task(read)
+            asking.add_done_callback(functools.partial(self._asked, conversation_id))
+        found = await asyncio.shield(asking)
+        stream = self._streams.get(conversation_id)
+        if stream is None:
+            if self.closed:
+                raise Unavailable("The service is stopping.", retry_after=1)
+            stream = Stream(conversation_id, found.rev, self._next)
+            self._streams[conversation_id] = stream
+            task = asyncio.get_running_loop().create_task(stream.run())
+            self._tasks[conversation_id] = task
+            task.add_done_callback(functools.partial(self._ended, stream))
             # What was committed between the read and now.
             stream.wake()
-        else:
-            stream.followers.add(follower)
-            try:
-                await self._admit(conversation_id, user)
-            except BaseException:
-                self.leave(stream, follower)
-                raise
+        stream.followers.add(follower)
         return stream
+
+    def _asked(self, conversation_id: UUID, asking: asyncio.Task[Changes]) -> None:
+        del self._asking[conversation_id]
+        if not asking.cancelled():
+            # Told to those who wait; when all of them have gone, to nobody.
+            asking.exception()
 
     async def _admit(self, conversation_id: UUID, user: str | None) -> None:
         """Refuse who does not take part; asked after joining, so that a removal is not missed."""
         if user is not None:
-            await changes(self._database, conversation_id, user, 1 << 62, limits=self._limits)
+            await changes(self._database, conversation_id, user, BEYOND, limits=self._limits)
 
     def leave(self, stream: Stream, follower: Follows) -> None:
         """Let somebody hear nothing more; a stream that nobody follows ends."""

@@ -79,8 +79,11 @@ class OwnFollower:
 class _User:
     """A user with followers in this process."""
 
-    def __init__(self, list_rev: int) -> None:
-        self.list_rev = list_rev
+    def __init__(self) -> None:
+        #: None while it is being read for the first follower.
+        self.list_rev: int | None = None
+        #: A commit was heard meanwhile, when there was no place to look from.
+        self.missed = False
         self.followers: set[OwnFollower] = set()
         self.seen: dict[UUID, int] = {}
 
@@ -215,7 +218,10 @@ class OwnFeeds:
 
     async def _tell_list(self, name: str) -> None:
         user = self._users.get(name)
-        while user is not None:
+        if user is not None and user.list_rev is None:
+            user.missed = True
+            return
+        while user is not None and user.list_rev is not None:
             found = await reads.changes(self._database, name, user.list_rev)
             if found is None:
                 return
@@ -259,7 +265,7 @@ class OwnFeeds:
         follower = OwnFollower()
         user = self._users.get(name)
         if user is None:
-            user = self._users.setdefault(name, _User(await reads.rev(self._database, name)))
+            user = self._users[name] = _User()
         # Joins first and reads then: what is committed in between is heard twice, never missed.
         user.followers.add(follower)
         try:
@@ -273,13 +279,29 @@ class OwnFeeds:
     async def _begin(
         self, name: str, user: _User, follower: OwnFollower, since: int | None
     ) -> None:
-        position = user.list_rev if since is None else since
-        told = False
+        fresh = user.list_rev is None
+        if user.list_rev is None:
+            now = await reads.rev(self._database, name)
+            if user.list_rev is None:
+                user.list_rev = now
+            if user.missed:
+                user.missed = False
+                self._lists.add(name)
+                self._something.set()
+        position, told = user.list_rev if since is None else since, False
+        if fresh and since is None:
+            # Read just now, after joining: the first of a crowd costs one small read each.
+            follower.push(_standing(position))
+            return
         while (found := await reads.changes(self._database, name, position)) is not None:
             follower.push(Event("list", found.body(), found.list_rev))
             position, told = found.list_rev, True
             if not found.more:
                 break
         if not told:
-            empty = reads.ListChanges(position, position, False, [], [])
-            follower.push(Event("list", empty.body(), position))
+            follower.push(_standing(position))
+
+
+def _standing(list_rev: int) -> Event:
+    """Say where somebody stands."""
+    return Event("list", reads.ListChanges(list_rev, list_rev, False, [], []).body(), list_rev)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 from uuid import UUID
+
+import msgspec
 
 from greffier.errors import Invalid
 from greffier.model.limits import DEFAULT, Limits
 from greffier.read.pages import why_absent
 from greffier.store.database import Database
+
+_NOBODY, _AFTER_ME = b'"me":null}', b',"participants":'
 
 
 class Changes(NamedTuple):
@@ -40,6 +45,13 @@ class Changes(NamedTuple):
             self.conversation,
             self.participants,
         )
+
+    def around_me(self) -> tuple[bytes, bytes]:
+        """Give the body as two pieces, between which belongs the ``me`` of whoever reads it."""
+        body = self.body()
+        at = len(body) - len(_AFTER_ME) - len(self.participants) - 1
+        assert body.endswith(_NOBODY, 0, at)
+        return body[: at - len(b"null}")], body[at - 1 :]
 
 
 async def changes(
@@ -83,7 +95,10 @@ async def changes(
     )
     if not rows:
         raise await why_absent(database, conversation_id)
-    row = rows[0]
+    return _changes(rows[0], since, database.epoch)
+
+
+def _changes(row: Any, since: int, epoch: str) -> Changes:
     return Changes(
         since,
         row["upto"],
@@ -93,5 +108,67 @@ async def changes(
         row["superseded"].encode(),
         row["conversation"].encode(),
         (row["participants"] or "null").encode(),
+        epoch,
+    )
+
+
+class Arrivals(NamedTuple):
+    """What several people who come at once are told, all of one snapshot.
+
+    ``changes`` are as the service sees them.  ``everybody`` is None when who takes part is as it
+    was at the rev that was known; ``mine`` holds the ``me`` of each of those who came.
+    """
+
+    changes: Changes
+    people_rev: int
+    everybody: bytes | None
+    mine: dict[str, msgspec.Raw]
+
+
+_mine = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+async def arrivals(
+    database: Database,
+    conversation_id: UUID,
+    since: int,
+    people_rev: int,
+    users: Sequence[str],
+    *,
+    limits: Limits = DEFAULT,
+) -> Arrivals:
+    """Read once what many who come at the same time lack.
+
+    Who of them may see it is for the caller to decide, by who takes part.
+
+    Args:
+        database: Where.
+        conversation_id: Which.
+        since: The rev they know.
+        people_rev: The one of the people that are known; they are not told again.
+        users: Who came.
+        limits: How much at most.
+
+    Raises:
+        NotFound, Gone: There is no such conversation.
+    """
+    rows = await database.read(
+        "arrivals",
+        conversation_id,
+        since,
         database.epoch,
+        limits.cut,
+        limits.page_bytes,
+        people_rev,
+        users,
+    )
+    if not rows:
+        raise await why_absent(database, conversation_id)
+    row = rows[0]
+    everybody = row["everybody"]
+    return Arrivals(
+        _changes(row, since, database.epoch),
+        row["people_rev"],
+        None if everybody is None else everybody.encode(),
+        _mine(row["mine"]),
     )

@@ -81,6 +81,8 @@ class Joined(msgspec.Struct, frozen=True, kw_only=True):
     """Where one stands now.
 
     ``recovered``: ``changes`` holds all that was missed; else ``snapshot`` is the latest page.
+    ``participants`` is null when one has recovered and nobody came, left or read meanwhile.
+    ``presence`` is null in rooms of more than 200: ask GET /v1/conversations/{id}/presence.
     """
 
     ok: bool
@@ -89,8 +91,8 @@ class Joined(msgspec.Struct, frozen=True, kw_only=True):
     recovered: bool
     changes: Changes | msgspec.UnsetType = msgspec.UNSET
     snapshot: Page | msgspec.UnsetType = msgspec.UNSET
-    participants: list[Participant]
-    presence: list[Presence]
+    participants: list[Participant] | None
+    presence: list[Presence] | None
 
 
 class Leave(msgspec.Struct, frozen=True):

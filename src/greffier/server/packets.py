@@ -10,6 +10,8 @@ uvicorn's WebSockets.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -17,7 +19,6 @@ import socketio
 from engineio import packet
 from engineio.async_drivers import asgi
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 
 #: Events that wait for one socket; beyond that it falls back to catching up from its position.
@@ -49,14 +50,69 @@ class Event(packet.Packet):  # type: ignore[misc]  # the engine has no types
 
     def __init__(self, text: str) -> None:
         super().__init__(packet.MESSAGE, data=text)
-        #: The WebSocket frame, the same to all: ours are neither masked nor compressed.
-        self.frame = Frame(Opcode.TEXT, self.encode().encode()).serialize(mask=False)
+        payload = self.encode().encode()
+        #: The WebSocket frame, the same to all.
+        self.frame = _head(len(payload)) + payload
+
+    def write(self, transport: Any) -> None:
+        """Write its frame."""
+        transport.write(self.frame)
 
 
 def event(name: str, body: bytes) -> Event:
     """Make the packet of an event on the namespace ``/``, whose argument is this JSON."""
     # 4: an engine.io message; 2: a socket.io event.
     return Event(f'2["{name}",{body.decode()}]')
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """What a handler answers, as JSON in pieces, the large ones of which others share."""
+
+    json: Sequence[bytes]
+
+
+class Acknowledgement(packet.Packet):  # type: ignore[misc]  # the engine has no types
+    """An answer in pieces, which are joined only where it has to wait."""
+
+    def __init__(self, number: int, pieces: Pieces) -> None:
+        super().__init__(packet.MESSAGE, data="")
+        # 3: a socket.io acknowledgement.
+        self._pieces = (b"43%d[" % number, *pieces.json, b"]")
+
+    def encode(self, b64: bool = False) -> str:
+        """Write it as a text, for the queue."""
+        return b"".join(self._pieces).decode()
+
+    def write(self, transport: Any) -> None:
+        """Write its frame; uvloop's transport keeps the pieces, not a copy of them."""
+        size = sum(map(len, self._pieces))
+        transport.writelines((_head(size), *self._pieces))
+
+
+def _head(size: int) -> bytes:
+    """Begin a WebSocket frame that holds a text: ours are neither masked nor compressed."""
+    if size < 126:
+        return bytes((0x81, size))
+    if size < 1 << 16:
+        return b"\x81\x7e" + size.to_bytes(2, "big")
+    return b"\x81\x7f" + size.to_bytes(8, "big")
+
+
+class Server(socketio.AsyncServer):  # type: ignore[misc]  # the library has no types
+    """The library's server, which sends answers in pieces as they are."""
+
+    async def _send_packet(self, eio_sid: str, pkt: Any) -> None:
+        if pkt.packet_type == socketio.packet.ACK and pkt.data:
+            (answer,) = pkt.data
+            if isinstance(answer, Pieces):
+                socket = self.eio.sockets.get(eio_sid)
+                if socket is not None and not socket.closed:
+                    ready = Acknowledgement(pkt.id, answer)
+                    if not _written(socket, ready):
+                        socket.queue.put_nowait(ready)
+                return
+        await super()._send_packet(eio_sid, pkt)
 
 
 class Outbox(asyncio.Queue[packet.Packet | None]):
@@ -112,7 +168,7 @@ class Wire:
         socket = self._socket(sid)
         if socket is None or socket.closed:
             return False
-        if socket.upgraded and socket.queue.idle and _write(socket, ready):
+        if _written(socket, ready):
             return True
         if socket.queue.qsize() >= QUEUE:
             return False
@@ -136,13 +192,18 @@ class Wire:
         return self._server.eio.sockets.get(eio_sid) if eio_sid else None
 
 
-def _write(socket: Any, ready: Event) -> bool:
-    """Write a frame to an open WebSocket whose transport takes more; False when it is none.
+def _written(socket: Any, ready: Event | Acknowledgement) -> bool:
+    """Write a frame to a WebSocket for which nothing waits and whose transport takes more.
 
     It is what the protocol's ``send`` does for a text, without a task, a timer and another frame
     for each socket: 16 instead of 42 µs a delivery to 200 sockets, one noisy run each, with HTTP
     and the users' own feeds included.
+
+    Returns:
+        Whether it was written; else it has to wait in the queue.
     """
+    if not socket.upgraded or not socket.queue.idle:
+        return False
     protocol: WebSocketsSansIOProtocol | None = getattr(socket, "protocol", None)
     if (
         protocol is None
@@ -153,5 +214,5 @@ def _write(socket: Any, ready: Event) -> bool:
         or protocol.transport.is_closing()
     ):
         return False
-    protocol.transport.write(ready.frame)
+    ready.write(protocol.transport)
     return True

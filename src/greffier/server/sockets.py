@@ -23,12 +23,10 @@ from greffier.access import Principal
 from greffier.change.people import read_upto
 from greffier.errors import Error, Invalid, NotFound, Unauthenticated, Unavailable
 from greffier.model.ids import parse_uuid
+from greffier.publish.arrivals import Arrival, Arrivals
 from greffier.publish.change import Change
 from greffier.publish.stream import Stream
-from greffier.read.changes import changes
-from greffier.read.pages import Where, page
-from greffier.read.people import Participant, participants
-from greffier.server.packets import MsgspecJson, Wire, event
+from greffier.server.packets import MsgspecJson, Pieces, Server, Wire, event
 
 if TYPE_CHECKING:
     from greffier.server.service import Service
@@ -41,10 +39,8 @@ RECHECK = 5.0
 JOINED = 500
 #: Changes heard while a join is being answered; beyond that the socket catches up instead.
 HEARD = 256
-#: In rooms larger than this nobody is told who types, and presence is asked for.
+#: In rooms larger than this nobody is told who types or who is there; presence is asked for.
 SIGNALLED = 200
-#: Messages in the snapshot a join answers with.
-SNAPSHOT = 15
 
 
 @dataclass(eq=False)
@@ -94,7 +90,7 @@ class Sockets:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self.server = socketio.AsyncServer(
+        self.server = Server(
             async_mode="asgi",
             # No other site's page may use a person's cookie here; programs send no Origin.
             cors_allowed_origins=None,
@@ -106,6 +102,7 @@ class Sockets:
             engineio_logger=False,
         )
         self._wire = Wire(self.server)
+        self._arrivals = Arrivals(service.database, limits=service.limits)
         self._sessions: dict[str, Session] = {}
         self._rooms: dict[UUID, set[Joined]] = {}
         self._places: dict[Joined, _Place] = {}
@@ -211,23 +208,23 @@ class Sockets:
     def _serialised(self, name: str) -> Any:
         handler = getattr(self, f"_{name}")
 
-        async def handle(sid: str, data: Any = None, *_: Any) -> dict[str, Any]:
+        async def handle(sid: str, data: Any = None, *_: Any) -> dict[str, Any] | Pieces:
             session = self._sessions.get(sid)
             if session is None:
                 return {"ok": False, "code": "unauthenticated"}
             async with session.turn:
                 try:
-                    found: dict[str, Any] = await handler(
+                    found: dict[str, Any] | Pieces = await handler(
                         session, data if isinstance(data, dict) else {}
                     )
                 except Error as error:
                     code = error.code if error.status < 500 else "unavailable"
                     return {"ok": False, "code": code}
-                return {"ok": True, **found}
+                return found if isinstance(found, Pieces) else {"ok": True, **found}
 
         return handle
 
-    async def _join(self, session: Session, data: dict[str, Any]) -> dict[str, Any]:
+    async def _join(self, session: Session, data: dict[str, Any]) -> Pieces:
         service = self._service
         conversation_id = _id(data)
         user = access.reader(session.principal)
@@ -238,65 +235,51 @@ class Sockets:
         joined = Joined(session.sid, conversation_id, user)
         place = _Place(self, joined)
         # Heard before it is read: what is committed in between comes twice rather than never.
-        joined.stream = await service.feed.join(conversation_id, user, place)
+        joined.stream = await service.feed.hear(conversation_id, place)
         session.joined[conversation_id] = joined
         self._places[joined] = place
         self._rooms.setdefault(conversation_id, set()).add(joined)
         try:
-            answer = await self._catch_up(joined, data)
-            everybody = await participants(service.database, conversation_id, user)
+            arrival = await self._arrivals.answer(conversation_id, user, self._since(data))
         except BaseException:
             self._forget(session, joined)
             raise
+        if session.sid not in self._sessions:
+            # Hung up while it was answered, before there was anything to forget.
+            self._forget(session, joined)
         if session.joined.get(conversation_id) is not joined:
             # Removed while it was answered.
             raise NotFound
-        joined.people = self._same_people(conversation_id, everybody)
-        joined.told = joined.rev
-        asked = [one.user_id for one in everybody[:SIGNALLED]]
-        # The library puts our answer into the socket's queue before the loop turns; what was
+        joined.people = arrival.people.names
+        joined.rev = joined.told = arrival.rev
+        # Our answer is written, or put into the socket's queue, before the loop turns; what was
         # heard meanwhile goes behind it.
         asyncio.get_running_loop().call_soon(self._go_live, joined)
-        return {
-            **answer,
-            "epoch": service.database.epoch,
-            "rev": joined.rev,
-            "participants": everybody,
-            "presence": service.signals.presence(asked),
-        }
+        return Pieces(self._answer(arrival))
 
-    def _same_people(self, conversation_id: UUID, everybody: list[Participant]) -> frozenset[str]:
-        """Give one set to all who join while the same people take part.
-
-        A thousand sockets of a thousand people took 40 MiB more with a set each.
-        """
-        people = frozenset(one.user_id for one in everybody)
-        for other in self._rooms.get(conversation_id, ()):
-            if other.people:
-                return other.people if other.people == people else people
-        return people
-
-    async def _catch_up(self, joined: Joined, data: dict[str, Any]) -> dict[str, Any]:
-        """Bring a socket from the rev it knows to the present, or give it a fresh page."""
-        service = self._service
+    def _since(self, data: dict[str, Any]) -> int | None:
+        """Give the rev from which a socket can go on, when it is of our history."""
         rev, epoch = data.get("rev"), data.get("epoch")
-        if isinstance(rev, int) and 0 <= rev < 1 << 53 and epoch == service.database.epoch:
-            found = await changes(
-                service.database, joined.conversation_id, joined.user, rev, limits=service.limits
-            )
-            # Never a part: what does not fit into one answer is a snapshot.
-            if not found.reset and not found.more:
-                joined.rev = found.rev
-                return {"recovered": True, "changes": msgspec.Raw(found.body())}
-        snapshot = await page(
-            service.database,
-            joined.conversation_id,
-            joined.user,
-            Where(SNAPSHOT),
-            limits=service.limits,
+        if isinstance(rev, int) and 0 <= rev < 1 << 53 and epoch == self._service.database.epoch:
+            return rev
+        return None
+
+    def _answer(self, arrival: Arrival) -> tuple[bytes, ...]:
+        """Write the answer of a join around what all who came together share."""
+        people = arrival.people
+        everybody = b"null" if arrival.recovered and arrival.same_people else people.body
+        presence = b"null"
+        if len(people.order) <= SIGNALLED:
+            presence = msgspec.json.encode(self._service.signals.presence(people.order))
+        return (
+            b'{"ok":true,"recovered":%b,"%b":'
+            % ((b"true", b"changes") if arrival.recovered else (b"false", b"snapshot")),
+            *arrival.body,
+            b',"epoch":"%b","rev":%d,"participants":'
+            % (self._service.database.epoch.encode(), arrival.rev),
+            everybody,
+            b',"presence":%b}' % presence,
         )
-        joined.rev = snapshot.rev
-        return {"recovered": False, "snapshot": msgspec.Raw(snapshot.body())}
 
     async def _leave(self, session: Session, data: dict[str, Any]) -> dict[str, Any]:
         joined = session.joined.get(_id(data))
