@@ -501,8 +501,10 @@ begin
                     output_tokens = x.output_tokens + u.output,
                     cached_tokens = x.cached_tokens + u.cached, cost = x.cost + u.cost
                 where x.conversation_id = q.conversation_id and x.id = q.run_id;
+                last_event := q.known + v_said;
+            elsif r.last_event = q.known + v_said and r.calls = q.calls + u.calls then
+                last_event := r.last_event;
             end if;
-            last_event := q.known + v_said;
             update lanes x set due_at = v_clock + p_lease
             where x.conversation_id = q.conversation_id and x.id = q.lane;
         end if;
