@@ -1089,6 +1089,8 @@ create table attempts (
     seq bigint not null,
     -- the lane's when it was claimed for this: they rise from try to try
     fence bigint not null,
+    -- its holder's, who may say twice what came of it; null: nobody held it
+    token uuid,
     intended_at timestamptz not null,
     -- null: nobody knows what came of it
     outcome text check (outcome in ('accepted', 'rejected', 'not_sent', 'uncertain', 'skipped')),
@@ -1109,9 +1111,9 @@ create function lane_clock() returns timestamptz
 language sql stable
 return clock_timestamp() + coalesce((select clock_shift from identity), '0');
 
--- Promise: there is work up to p_tail in the lane, which is made if it is new and is due at p_due_at
---          at the latest, unless it is parked or paused.  In the caller's transaction: what is not
---          committed was never asked for.
+-- Promise: there is work up to p_tail in the lane, which is made if it is new, and is due at p_due_at
+--          if it was idle; whoever holds it, and whatever it waits for, stays.  In the caller's
+--          transaction: what is not committed was never asked for.
 -- How:     a lane made now begins at p_head.
 -- Locks:   the lane; the caller holds its conversation.
 create function enqueue_v1(
@@ -1127,9 +1129,11 @@ begin
     on conflict (conversation_id, id) do update set
         tail_seq = greatest(l.tail_seq, excluded.tail_seq),
         due_at = case
-            when l.parked_at is not null or l.paused_at is not null then null
-            -- A lease, or a retry, stands; whoever holds it sees the new tail when they are done.
-            else coalesce(l.due_at, excluded.due_at)
+            -- A lease stands, in a paused lane too, and whoever holds it sees the new tail when they
+            -- are done; a retry stands as well.
+            when l.due_at is not null or l.parked_at is not null or l.paused_at is not null
+                or l.head_seq > greatest(l.tail_seq, excluded.tail_seq) then l.due_at
+            else excluded.due_at
         end;
     return v_id;
 end $$;
@@ -1137,7 +1141,8 @@ end $$;
 -- Promise: lanes of a kind that are due, at most p_limit, the longest due first, are the caller's
 --          until p_lease is over: nobody else has them, and whoever had them can write no more.  A
 --          lease that was lost counts as a try; one that was lost p_max_tries times is parked instead
---          (null: never), so that what kills its workers stops doing so.
+--          (null: never), so that what kills its workers stops doing so.  A paused lane whose lease
+--          was lost is let go and nobody's, but for a run, which has to be ended (begin_run_v1).
 -- How:     first of two statements: what there is to do is read in a new one, whose snapshot is
 --          newer than the lock (in the same one a lane can be claimed and its messages not be seen).
 --          Materialized, or the planner may lock more rows than the limit.
@@ -1157,26 +1162,32 @@ begin
     return query
         with due as materialized (
             select l.conversation_id, l.id, l.token is not null as lost,
-                l.token is not null and l.tries + 1 >= p_max_tries as spent
+                l.token is not null and l.tries + 1 >= p_max_tries as spent,
+                l.paused_at is not null and l.kind <> 'run' as stopped
             from lanes l
             where l.kind = p_kind and l.due_at <= v_now
             order by l.due_at
             limit p_limit
             for no key update skip locked
+        ), claimed as (
+            update lanes l set
+                fence = l.fence + 1,
+                token = case when d.spent is not true and not d.stopped then v_token end,
+                owner = case when d.spent is not true and not d.stopped then p_owner end,
+                claimed_at = v_now,
+                due_at = case when d.spent is not true and not d.stopped then v_now + p_lease end,
+                tries = l.tries + d.lost::integer,
+                parked_at = case when d.spent then v_now end,
+                park_reason = case
+                    when d.spent then 'its worker was lost ' || (l.tries + 1) || ' times' end
+            from due d
+            where l.conversation_id = d.conversation_id and l.id = d.id
+            returning l.*
         )
-        update lanes l set
-            fence = l.fence + 1,
-            token = case when d.spent is not true then v_token end,
-            owner = case when d.spent is not true then p_owner end,
-            claimed_at = v_now,
-            due_at = case when d.spent is not true then v_now + p_lease end,
-            tries = l.tries + d.lost::integer,
-            parked_at = case when d.spent then v_now end,
-            park_reason = case when d.spent then 'its worker was lost ' || (l.tries + 1) || ' times' end
-        from due d
-        where l.conversation_id = d.conversation_id and l.id = d.id
-        returning l.conversation_id, l.id, l.endpoint_id, l.fence, l.token, l.head_seq, l.tail_seq,
-            l.tries, l.parked_at is not null;
+        select c.conversation_id, c.id, c.endpoint_id, c.fence, c.token, c.head_seq, c.tail_seq,
+            c.tries, c.parked_at is not null
+        from claimed c
+        where c.token is not null or c.parked_at is not null;
 end $$;
 
 -- Promise: the lane's row, locked, when the token is still its own; otherwise null, and the refusal
@@ -1198,9 +1209,11 @@ begin
 end $$;
 
 -- Promise: it is on record that the holder is about to do p_seq, and the holder may: go.  Otherwise
---          zombie (the lane is no longer theirs), late (less than p_margin of the lease is left), or
---          skip (the message was deleted, erased or left the active path: the journal says so, and
---          the lane goes on behind it).
+--          zombie (the lane is no longer theirs), late (less than p_margin of the lease is left, or
+--          the lane was paused meanwhile: it is to be let go), or skip (the message was deleted, erased
+--          or left the active path: the journal says so, and the lane goes on behind it).
+-- How:     what lies between the head and p_seq was nothing for this lane, so the head moves up: what
+--          fails, is parked and may be skipped is p_seq itself.
 -- Locks:   the lane.
 create function intend_v1(
     p_conversation_id uuid, p_lane_id uuid, p_token uuid, p_seq bigint, p_margin interval
@@ -1214,7 +1227,7 @@ begin
     if v.id is null or p_seq < v.head_seq then
         return 'zombie';
     end if;
-    if v.due_at <= v_now + p_margin then
+    if v.due_at <= v_now + p_margin or v.paused_at is not null then
         return 'late';
     end if;
     if v.kind = 'out' then
@@ -1224,22 +1237,42 @@ begin
         where c.id = p_conversation_id;
         if v_wanted is not true then
             insert into attempts (
-                conversation_id, lane_id, seq, fence, intended_at, outcome, detail, settled_at
+                conversation_id, lane_id, seq, fence, token, intended_at, outcome, detail, settled_at
             ) values (
-                p_conversation_id, p_lane_id, p_seq, v.fence, v_now, 'skipped',
+                p_conversation_id, p_lane_id, p_seq, v.fence, p_token, v_now, 'skipped',
                 'it was deleted, or is not on the active path', v_now
             ) on conflict do nothing;
-            if p_seq = v.head_seq then
-                update lanes l set head_seq = p_seq + 1, tries = 0
-                where l.conversation_id = p_conversation_id and l.id = p_lane_id;
-            end if;
+            update lanes l set head_seq = p_seq + 1, tries = 0
+            where l.conversation_id = p_conversation_id and l.id = p_lane_id;
             return 'skip';
         end if;
     end if;
-    insert into attempts (conversation_id, lane_id, seq, fence, intended_at)
-    values (p_conversation_id, p_lane_id, p_seq, v.fence, v_now)
+    insert into attempts (conversation_id, lane_id, seq, fence, token, intended_at)
+    values (p_conversation_id, p_lane_id, p_seq, v.fence, p_token, v_now)
     on conflict do nothing;
+    if p_seq > v.head_seq then
+        update lanes l set head_seq = p_seq, tries = 0
+        where l.conversation_id = p_conversation_id and l.id = p_lane_id;
+    end if;
     return 'go';
+end $$;
+
+-- Promise: true when this holder has already said what came of p_seq, and the answer was lost on the
+--          way: the lane may have been let go since, and be somebody else's.
+-- How:     a first call that is still under way, whose connection broke, is waited for.
+-- Locks:   the lane.
+create function settled_before_v1(
+    p_conversation_id uuid, p_lane_id uuid, p_token uuid, p_seq bigint
+) returns boolean
+language plpgsql as $$
+begin
+    perform from lanes l
+    where l.conversation_id = p_conversation_id and l.id = p_lane_id and l.token = p_token
+    for no key update;
+    return not found and exists (
+        select from attempts a
+        where a.conversation_id = p_conversation_id and a.lane_id = p_lane_id and a.seq = p_seq
+          and a.token = p_token and a.settled_at is not null);
 end $$;
 
 -- Promise: p_seq is done and the lane stands behind it; said twice, by the same holder, it is done
@@ -1254,10 +1287,14 @@ create function done_v1(
 ) returns boolean
 language plpgsql as $$
 declare
-    v lanes := hold_lane_v1(p_conversation_id, p_lane_id, p_token);
+    v lanes;
     v_now timestamptz;
     v_more boolean;
 begin
+    if settled_before_v1(p_conversation_id, p_lane_id, p_token, p_seq) then
+        return true;
+    end if;
+    v := hold_lane_v1(p_conversation_id, p_lane_id, p_token);
     if v.id is null then
         return false;
     end if;
@@ -1285,8 +1322,8 @@ begin
 end $$;
 
 -- Promise: p_seq was tried and is not done; the lane is let go and due again after p_retry_in, or
---          parked for a person when p_reason says why or p_max_tries is reached.  False: it was no
---          longer theirs.
+--          parked for a person when p_reason says why or p_max_tries is reached; said twice, it failed
+--          once.  False: it was no longer theirs.
 -- Locks:   the lane.
 create function fail_v1(
     p_conversation_id uuid, p_lane_id uuid, p_token uuid, p_seq bigint, p_outcome text,
@@ -1294,36 +1331,44 @@ create function fail_v1(
 ) returns boolean
 language plpgsql as $$
 declare
-    v lanes := hold_lane_v1(p_conversation_id, p_lane_id, p_token);
-    v_now timestamptz := lane_clock();
+    v lanes;
+    v_now timestamptz;
     v_reason text;
 begin
+    if settled_before_v1(p_conversation_id, p_lane_id, p_token, p_seq) then
+        return true;
+    end if;
+    v := hold_lane_v1(p_conversation_id, p_lane_id, p_token);
     if v.id is null then
         return false;
     end if;
+    v_now := lane_clock();
     update attempts a set outcome = p_outcome, detail = p_detail, settled_at = v_now
     where a.conversation_id = p_conversation_id and a.lane_id = p_lane_id and a.seq = p_seq
       and a.fence = v.fence;
     v_reason := coalesce(
         p_reason,
-        case when v.tries + 1 >= p_max_tries then 'tried ' || (v.tries + 1) || ' times: ' || coalesce(p_detail, p_outcome) end);
+        case when v.tries + 1 >= p_max_tries
+             then 'tried ' || (v.tries + 1) || ' times: ' || coalesce(p_detail, p_outcome) end);
     update lanes l set
         tries = l.tries + 1, token = null, owner = null,
         parked_at = case when v_reason is not null then v_now end, park_reason = v_reason,
-        due_at = case when v_reason is null and v.paused_at is null then v_now + p_retry_in end
+        due_at = case when v_reason is null and v.paused_at is null
+                      then v_now + coalesce(p_retry_in, '0') end
     where l.conversation_id = p_conversation_id and l.id = p_lane_id;
     return true;
 end $$;
 
 -- Promise: the leases that are still the holder's last p_lease from now; returns which.  The others
---          are to be dropped at once.
--- Locks:   lanes by id.
+--          are to be dropped at once; of those that somebody else has by now, a refusal is counted.
+-- Locks:   lanes by id, those of others not waited for.
 create function heartbeat_v1(
     p_conversation_ids uuid[], p_lane_ids uuid[], p_tokens uuid[], p_lease interval
 ) returns table (lane_id uuid)
 language plpgsql rows 10 as $$
 declare
     v_now timestamptz := lane_clock();
+    v_kept bigint;
 begin
     return query
         with mine as materialized (
@@ -1338,6 +1383,21 @@ begin
         from mine m
         where l.conversation_id = m.conversation_id and l.id = m.id
         returning l.id;
+    get diagnostics v_kept = row_count;
+    if v_kept = cardinality(p_lane_ids) then
+        return;
+    end if;
+    -- What has no token was let go, most often by the holder, a moment ago.
+    with taken as materialized (
+        select l.conversation_id, l.id
+        from unnest(p_conversation_ids, p_lane_ids, p_tokens) as h (conversation_id, id, token)
+        join lanes l on l.conversation_id = h.conversation_id and l.id = h.id
+            and l.token <> h.token
+        for no key update of l skip locked
+    )
+    update lanes l set refused = l.refused + 1
+    from taken t
+    where l.conversation_id = t.conversation_id and l.id = t.id;
 end $$;
 
 -- Promise: the lane is let go, due at once, and no try is counted: its holder stops.  False: it was
@@ -1476,16 +1536,21 @@ end $$;
 
 -- Promise: after a restore or a failover, which may have lost claims, nobody who held a lane before
 --          can write, and what is sent from now on has a higher fence than anything sent before.
--- Locks:   every lane.
+-- Locks:   every lane, by id.
 create function refence_lanes_v1() returns bigint
 language plpgsql as $$
 declare
     v_now timestamptz := lane_clock();
     v_many bigint;
 begin
+    perform from lanes l order by l.conversation_id, l.id for no key update;
     update lanes l set
         fence = l.fence + 1000000, owner = null,
-        due_at = case when l.token is not null then v_now else l.due_at end,
+        due_at = case
+            when l.token is null then l.due_at
+            -- A run that was under way has to be ended, paused or not.
+            when l.paused_at is null or l.kind = 'run' then v_now
+        end,
         -- A run that was under way is found so by its status.
         token = null;
     get diagnostics v_many = row_count;
@@ -1799,7 +1864,9 @@ end;
 --          the model its answer with the tools called, and their results, all under the next seqs, in
 --          one rev; the last answer carries the run's status.  A run that said nothing leaves no
 --          message, unless it completed.  Its usage is in the ledger, and its lane goes on.
--- How:     a new answer begins where words follow a tool.  Deltas are joined once, at the end.
+-- How:     a new answer begins with what follows a tool's result: words between two calls are the same
+--          answer's, or its results would stand behind another message than the one that called.
+--          Deltas are joined once, at the end.
 -- Locks:   none beyond the conversation's and the lane's rows, which the caller holds in that order.
 create function end_run_v1(
     p_conversation conversations, p_run runs, p_status text, p_error_code text, p_error_detail text
@@ -1821,21 +1888,19 @@ declare
 begin
     for m in
         with event as (
-            select e.id, e.event, e.body,
-                e.event like '%.delta'
-                    and coalesce(lag(e.event) over (order by e.id), '') like 'tool.%' as begins
+            select e.id, e.event, e.body, e.event <> 'tool.result' and coalesce(
+                lag(e.event) over (order by e.id) = 'tool.result', false) as begins
             from run_events e
             where e.conversation_id = p_run.conversation_id and e.run_id = p_run.id
               and e.event <> 'run.started'
         ), part as (
-            -- Calls that follow a result without a word between begin an answer too.
-            select e.*, count(*) filter (where e.begins or (
-                e.event = 'tool.call' and e.before = 'tool.result')) over (order by e.id) as part
-            from (select *, lag(event) over (order by id) as before from event) e
+            select e.*, count(*) filter (where e.begins) over (order by e.id) as part
+            from event e
         ), answer as (
             select part, 0 as place, 'assistant' as role,
-                coalesce(string_agg(body, '' order by id) filter (where event = 'content.delta'), '')
-                    as content,
+                coalesce(
+                    string_agg(body, '' order by id) filter (where event = 'content.delta'),
+                    case when not bool_or(event = 'tool.call') then '' end) as content,
                 string_agg(body, '' order by id) filter (where event = 'reasoning.delta') as reasoning,
                 ('[' || string_agg(
                     '{"id":' || to_json(body::json ->> 'id')
@@ -1904,14 +1969,17 @@ begin
     where r.conversation_id = p_run.conversation_id and r.number > p_run.number
       and r.status = 'queued'
     order by r.number limit 1;
+    -- One that waits behind another leaves the lane to that one, and is passed over later.
     update lanes l set
         head_seq = greatest(l.head_seq, p_run.number + 1), tries = 0, token = null, owner = null,
         due_at = case when l.tail_seq > p_run.number and l.paused_at is null
                       then coalesce(case when l.token is null then l.due_at end, v_clock) end
     where l.conversation_id = p_run.conversation_id
-      and l.id = lane_id(p_run.conversation_id, 'run', null);
+      and l.id = lane_id(p_run.conversation_id, 'run', null)
+      and p_run.id = p_conversation.active_run_id;
     update conversations c set
-        active_run_id = v_next, last_seq = v_seq, message_count = c.message_count + v_seq - c.last_seq,
+        active_run_id = case when p_run.id = c.active_run_id then v_next else c.active_run_id end,
+        last_seq = v_seq, message_count = c.message_count + v_seq - c.last_seq,
         said_total = v_said, tool_total = v_tool
     where c.id = p_run.conversation_id;
     perform advance_v1(p_conversation, v_now);
@@ -1987,10 +2055,10 @@ begin
         return;
     end if;
     if v.active_run_id is not null then
-        -- Of a worker that is lost: whoever finds it ends it.
+        -- Of a worker that is lost, or has let go: whoever finds it ends it.
         perform from lanes l
         where l.conversation_id = v.id and l.id = lane_id(v.id, 'run', null)
-          and l.token is not null and l.due_at <= v_clock
+          and (l.token is null or l.due_at <= v_clock)
         for no key update;
         if found then
             select * into r from runs where conversation_id = v.id and id = v.active_run_id;
@@ -2012,6 +2080,13 @@ begin
     detail := quota_refusal(v_payer, v_now);
     if detail is not null then
         outcome := 'quota-exceeded';
+        return;
+    end if;
+    -- First of all that is written, so that no other fault is taken for this one.
+    insert into run_ids (run_id, conversation_id) values (p_run_id, v.id) on conflict do nothing;
+    if not found then
+        -- Asked for at once in another conversation, which we waited for.
+        outcome := 'id-reused';
         return;
     end if;
     if p_after is not null then
@@ -2038,7 +2113,6 @@ begin
     ) values (
         v.id, p_run_id, v_number, a.id, v_payer, p_origin, p_hash, agent_json(a)::json, v_now
     ) returning * into r;
-    insert into run_ids (run_id, conversation_id) values (p_run_id, v.id);
     perform enqueue_v1(v.id, 'run', null, v_number, v_number, v_clock + p_delay);
     update conversations c set active_run_id = p_run_id where c.id = v.id;
     select c.rev into start_run_v1.rev from conversations c where c.id = v.id;
@@ -2049,17 +2123,12 @@ begin
     end if;
     outcome := 'created';
     run := run_json(r);
-exception
-    when unique_violation then
-        -- The same id, at once, in another conversation.
-        outcome := 'id-reused';
-        run := null;
 end $$;
 
 -- Promise: the run at the lane's head has begun and is the caller's ('run'); or a run whose worker was
---          lost is over as interrupted ('ended'), or nothing waited ('none'); or the lane is not the
---          caller's ('zombie').  A lost run that the inbox had asked for is asked for again, up to
---          p_max_tries times.
+--          lost is over as interrupted ('ended'), or nothing waited or may begin ('none'); or the lane
+--          is not the caller's ('zombie').  But for 'run' the lane is let go.  A lost run that the inbox
+--          had asked for is asked for again, up to p_max_tries times.
 -- How:     second of two statements after claim_lanes_v1.
 -- Locks:   the conversation's row, its run lane.
 create function begin_run_v1(
@@ -2072,9 +2141,10 @@ declare
     v conversations;
     l lanes;
     r runs;
-    v_now timestamptz := clock_timestamp();
+    v_now timestamptz;
     v_clock timestamptz;
     v_again uuid;
+    v_number bigint;
     v_lost integer;
 begin
     select * into v from conversations c where c.id = p_conversation_id for no key update;
@@ -2083,9 +2153,15 @@ begin
         outcome := 'zombie';
         return;
     end if;
+    v_now := clock_timestamp();
     v_clock := lane_clock();
     select * into r from runs x
     where x.conversation_id = v.id and x.number = l.head_seq;
+    if l.head_seq > l.tail_seq or (r.status = 'queued' and l.paused_at is not null) then
+        perform release_v1(v.id, l.id, p_token);
+        outcome := 'none';
+        return;
+    end if;
     if r.id is null or r.status not in ('queued', 'running') then
         perform done_v1(v.id, l.id, p_token, l.head_seq, null, null, null, null);
         outcome := 'none';
@@ -2096,25 +2172,27 @@ begin
         perform end_run_v1(v, r, 'interrupted', null, null);
         outcome := 'ended';
         if r.origin = 'inbox' then
-            -- Counted on the record: runs in a row, the newest first, that were lost for this.
+            -- Counted on the record: of the newest runs, those that were lost for this request.
             select count(*) into v_lost from (
-                select x.status, x.origin from runs x
+                select x.status, x.origin, x.request_hash from runs x
                 where x.conversation_id = v.id and x.number <= r.number
                 order by x.number desc limit p_max_tries
-            ) x where x.status = 'interrupted' and x.origin = 'inbox';
+            ) x
+            where x.status = 'interrupted' and x.origin = 'inbox' and x.request_hash = r.request_hash;
             select c.active_run_id into v_again from conversations c where c.id = v.id;
             if v_lost < p_max_tries and v_again is null and v.archived_at is null then
                 v_again := uuid7_v1();
+                -- The lane's last: nobody enqueues without the conversation, which we hold.
+                v_number := l.tail_seq + 1;
                 insert into runs (
                     conversation_id, id, number, agent_id, asked_by, origin, request_hash, agent,
                     created_at
-                )
-                select r.conversation_id, v_again, l2.tail_seq + 1, r.agent_id, r.asked_by, 'inbox',
-                    r.request_hash, r.agent, v_now
-                from lanes l2 where l2.conversation_id = v.id and l2.id = l.id;
+                ) values (
+                    v.id, v_again, v_number, r.agent_id, r.asked_by, 'inbox', r.request_hash, r.agent,
+                    v_now
+                );
                 insert into run_ids (run_id, conversation_id) values (v_again, v.id);
-                perform enqueue_v1(v.id, 'run', null, l2.tail_seq + 1, l2.tail_seq + 1, v_clock)
-                from lanes l2 where l2.conversation_id = v.id and l2.id = l.id;
+                perform enqueue_v1(v.id, 'run', null, v_number, v_number, v_clock);
                 update conversations c set active_run_id = v_again where c.id = v.id;
             end if;
         end if;
@@ -2206,7 +2284,8 @@ begin
 end $$;
 
 -- Promise: the run is over as its holder says, and its answer on record; returns the conversation's
---          rev.  Null: it was no longer theirs, and nothing happened.
+--          rev, also when the run was over so before: the answer to the first time may have been lost
+--          on the way.  Null: it was no longer theirs, and nothing happened.
 -- Locks:   the conversation's row, its run lane.
 create function finish_run_v1(
     p_conversation_id uuid, p_run_id uuid, p_token uuid, p_status text, p_error_code text,
@@ -2219,12 +2298,12 @@ declare
     r runs;
 begin
     select * into v from conversations where id = p_conversation_id for no key update;
-    l := hold_lane_v1(p_conversation_id, lane_id(p_conversation_id, 'run', null), p_token);
-    if v.id is null or l.id is null then
-        return null;
-    end if;
     select * into r from runs where conversation_id = v.id and id = p_run_id;
-    if r.status is distinct from 'running' or r.number <> l.head_seq then
+    if r.ended_at is not null and r.status = p_status then
+        return v.rev;
+    end if;
+    l := hold_lane_v1(p_conversation_id, lane_id(p_conversation_id, 'run', null), p_token);
+    if l.id is null or r.status is distinct from 'running' or r.number <> l.head_seq then
         return null;
     end if;
     perform end_run_v1(v, r, p_status, p_error_code, p_error_detail);

@@ -50,6 +50,8 @@ create table attempts (
     seq bigint not null,
     -- the lane's when it was claimed for this: they rise from try to try
     fence bigint not null,
+    -- its holder's, who may say twice what came of it; null: nobody held it
+    token uuid,
     intended_at timestamptz not null,
     -- null: nobody knows what came of it
     outcome text check (outcome in ('accepted', 'rejected', 'not_sent', 'uncertain', 'skipped')),
@@ -70,9 +72,9 @@ create function lane_clock() returns timestamptz
 language sql stable
 return clock_timestamp() + coalesce((select clock_shift from identity), '0');
 
--- Promise: there is work up to p_tail in the lane, which is made if it is new and is due at p_due_at
---          at the latest, unless it is parked or paused.  In the caller's transaction: what is not
---          committed was never asked for.
+-- Promise: there is work up to p_tail in the lane, which is made if it is new, and is due at p_due_at
+--          if it was idle; whoever holds it, and whatever it waits for, stays.  In the caller's
+--          transaction: what is not committed was never asked for.
 -- How:     a lane made now begins at p_head.
 -- Locks:   the lane; the caller holds its conversation.
 create function enqueue_v1(
@@ -88,9 +90,11 @@ begin
     on conflict (conversation_id, id) do update set
         tail_seq = greatest(l.tail_seq, excluded.tail_seq),
         due_at = case
-            when l.parked_at is not null or l.paused_at is not null then null
-            -- A lease, or a retry, stands; whoever holds it sees the new tail when they are done.
-            else coalesce(l.due_at, excluded.due_at)
+            -- A lease stands, in a paused lane too, and whoever holds it sees the new tail when they
+            -- are done; a retry stands as well.
+            when l.due_at is not null or l.parked_at is not null or l.paused_at is not null
+                or l.head_seq > greatest(l.tail_seq, excluded.tail_seq) then l.due_at
+            else excluded.due_at
         end;
     return v_id;
 end $$;
@@ -98,7 +102,8 @@ end $$;
 -- Promise: lanes of a kind that are due, at most p_limit, the longest due first, are the caller's
 --          until p_lease is over: nobody else has them, and whoever had them can write no more.  A
 --          lease that was lost counts as a try; one that was lost p_max_tries times is parked instead
---          (null: never), so that what kills its workers stops doing so.
+--          (null: never), so that what kills its workers stops doing so.  A paused lane whose lease
+--          was lost is let go and nobody's, but for a run, which has to be ended (begin_run_v1).
 -- How:     first of two statements: what there is to do is read in a new one, whose snapshot is
 --          newer than the lock (in the same one a lane can be claimed and its messages not be seen).
 --          Materialized, or the planner may lock more rows than the limit.
@@ -118,26 +123,32 @@ begin
     return query
         with due as materialized (
             select l.conversation_id, l.id, l.token is not null as lost,
-                l.token is not null and l.tries + 1 >= p_max_tries as spent
+                l.token is not null and l.tries + 1 >= p_max_tries as spent,
+                l.paused_at is not null and l.kind <> 'run' as stopped
             from lanes l
             where l.kind = p_kind and l.due_at <= v_now
             order by l.due_at
             limit p_limit
             for no key update skip locked
+        ), claimed as (
+            update lanes l set
+                fence = l.fence + 1,
+                token = case when d.spent is not true and not d.stopped then v_token end,
+                owner = case when d.spent is not true and not d.stopped then p_owner end,
+                claimed_at = v_now,
+                due_at = case when d.spent is not true and not d.stopped then v_now + p_lease end,
+                tries = l.tries + d.lost::integer,
+                parked_at = case when d.spent then v_now end,
+                park_reason = case
+                    when d.spent then 'its worker was lost ' || (l.tries + 1) || ' times' end
+            from due d
+            where l.conversation_id = d.conversation_id and l.id = d.id
+            returning l.*
         )
-        update lanes l set
-            fence = l.fence + 1,
-            token = case when d.spent is not true then v_token end,
-            owner = case when d.spent is not true then p_owner end,
-            claimed_at = v_now,
-            due_at = case when d.spent is not true then v_now + p_lease end,
-            tries = l.tries + d.lost::integer,
-            parked_at = case when d.spent then v_now end,
-            park_reason = case when d.spent then 'its worker was lost ' || (l.tries + 1) || ' times' end
-        from due d
-        where l.conversation_id = d.conversation_id and l.id = d.id
-        returning l.conversation_id, l.id, l.endpoint_id, l.fence, l.token, l.head_seq, l.tail_seq,
-            l.tries, l.parked_at is not null;
+        select c.conversation_id, c.id, c.endpoint_id, c.fence, c.token, c.head_seq, c.tail_seq,
+            c.tries, c.parked_at is not null
+        from claimed c
+        where c.token is not null or c.parked_at is not null;
 end $$;
 
 -- Promise: the lane's row, locked, when the token is still its own; otherwise null, and the refusal
@@ -159,9 +170,11 @@ begin
 end $$;
 
 -- Promise: it is on record that the holder is about to do p_seq, and the holder may: go.  Otherwise
---          zombie (the lane is no longer theirs), late (less than p_margin of the lease is left), or
---          skip (the message was deleted, erased or left the active path: the journal says so, and
---          the lane goes on behind it).
+--          zombie (the lane is no longer theirs), late (less than p_margin of the lease is left, or
+--          the lane was paused meanwhile: it is to be let go), or skip (the message was deleted, erased
+--          or left the active path: the journal says so, and the lane goes on behind it).
+-- How:     what lies between the head and p_seq was nothing for this lane, so the head moves up: what
+--          fails, is parked and may be skipped is p_seq itself.
 -- Locks:   the lane.
 create function intend_v1(
     p_conversation_id uuid, p_lane_id uuid, p_token uuid, p_seq bigint, p_margin interval
@@ -175,7 +188,7 @@ begin
     if v.id is null or p_seq < v.head_seq then
         return 'zombie';
     end if;
-    if v.due_at <= v_now + p_margin then
+    if v.due_at <= v_now + p_margin or v.paused_at is not null then
         return 'late';
     end if;
     if v.kind = 'out' then
@@ -185,22 +198,42 @@ begin
         where c.id = p_conversation_id;
         if v_wanted is not true then
             insert into attempts (
-                conversation_id, lane_id, seq, fence, intended_at, outcome, detail, settled_at
+                conversation_id, lane_id, seq, fence, token, intended_at, outcome, detail, settled_at
             ) values (
-                p_conversation_id, p_lane_id, p_seq, v.fence, v_now, 'skipped',
+                p_conversation_id, p_lane_id, p_seq, v.fence, p_token, v_now, 'skipped',
                 'it was deleted, or is not on the active path', v_now
             ) on conflict do nothing;
-            if p_seq = v.head_seq then
-                update lanes l set head_seq = p_seq + 1, tries = 0
-                where l.conversation_id = p_conversation_id and l.id = p_lane_id;
-            end if;
+            update lanes l set head_seq = p_seq + 1, tries = 0
+            where l.conversation_id = p_conversation_id and l.id = p_lane_id;
             return 'skip';
         end if;
     end if;
-    insert into attempts (conversation_id, lane_id, seq, fence, intended_at)
-    values (p_conversation_id, p_lane_id, p_seq, v.fence, v_now)
+    insert into attempts (conversation_id, lane_id, seq, fence, token, intended_at)
+    values (p_conversation_id, p_lane_id, p_seq, v.fence, p_token, v_now)
     on conflict do nothing;
+    if p_seq > v.head_seq then
+        update lanes l set head_seq = p_seq, tries = 0
+        where l.conversation_id = p_conversation_id and l.id = p_lane_id;
+    end if;
     return 'go';
+end $$;
+
+-- Promise: true when this holder has already said what came of p_seq, and the answer was lost on the
+--          way: the lane may have been let go since, and be somebody else's.
+-- How:     a first call that is still under way, whose connection broke, is waited for.
+-- Locks:   the lane.
+create function settled_before_v1(
+    p_conversation_id uuid, p_lane_id uuid, p_token uuid, p_seq bigint
+) returns boolean
+language plpgsql as $$
+begin
+    perform from lanes l
+    where l.conversation_id = p_conversation_id and l.id = p_lane_id and l.token = p_token
+    for no key update;
+    return not found and exists (
+        select from attempts a
+        where a.conversation_id = p_conversation_id and a.lane_id = p_lane_id and a.seq = p_seq
+          and a.token = p_token and a.settled_at is not null);
 end $$;
 
 -- Promise: p_seq is done and the lane stands behind it; said twice, by the same holder, it is done
@@ -215,10 +248,14 @@ create function done_v1(
 ) returns boolean
 language plpgsql as $$
 declare
-    v lanes := hold_lane_v1(p_conversation_id, p_lane_id, p_token);
+    v lanes;
     v_now timestamptz;
     v_more boolean;
 begin
+    if settled_before_v1(p_conversation_id, p_lane_id, p_token, p_seq) then
+        return true;
+    end if;
+    v := hold_lane_v1(p_conversation_id, p_lane_id, p_token);
     if v.id is null then
         return false;
     end if;
@@ -246,8 +283,8 @@ begin
 end $$;
 
 -- Promise: p_seq was tried and is not done; the lane is let go and due again after p_retry_in, or
---          parked for a person when p_reason says why or p_max_tries is reached.  False: it was no
---          longer theirs.
+--          parked for a person when p_reason says why or p_max_tries is reached; said twice, it failed
+--          once.  False: it was no longer theirs.
 -- Locks:   the lane.
 create function fail_v1(
     p_conversation_id uuid, p_lane_id uuid, p_token uuid, p_seq bigint, p_outcome text,
@@ -255,36 +292,44 @@ create function fail_v1(
 ) returns boolean
 language plpgsql as $$
 declare
-    v lanes := hold_lane_v1(p_conversation_id, p_lane_id, p_token);
-    v_now timestamptz := lane_clock();
+    v lanes;
+    v_now timestamptz;
     v_reason text;
 begin
+    if settled_before_v1(p_conversation_id, p_lane_id, p_token, p_seq) then
+        return true;
+    end if;
+    v := hold_lane_v1(p_conversation_id, p_lane_id, p_token);
     if v.id is null then
         return false;
     end if;
+    v_now := lane_clock();
     update attempts a set outcome = p_outcome, detail = p_detail, settled_at = v_now
     where a.conversation_id = p_conversation_id and a.lane_id = p_lane_id and a.seq = p_seq
       and a.fence = v.fence;
     v_reason := coalesce(
         p_reason,
-        case when v.tries + 1 >= p_max_tries then 'tried ' || (v.tries + 1) || ' times: ' || coalesce(p_detail, p_outcome) end);
+        case when v.tries + 1 >= p_max_tries
+             then 'tried ' || (v.tries + 1) || ' times: ' || coalesce(p_detail, p_outcome) end);
     update lanes l set
         tries = l.tries + 1, token = null, owner = null,
         parked_at = case when v_reason is not null then v_now end, park_reason = v_reason,
-        due_at = case when v_reason is null and v.paused_at is null then v_now + p_retry_in end
+        due_at = case when v_reason is null and v.paused_at is null
+                      then v_now + coalesce(p_retry_in, '0') end
     where l.conversation_id = p_conversation_id and l.id = p_lane_id;
     return true;
 end $$;
 
 -- Promise: the leases that are still the holder's last p_lease from now; returns which.  The others
---          are to be dropped at once.
--- Locks:   lanes by id.
+--          are to be dropped at once; of those that somebody else has by now, a refusal is counted.
+-- Locks:   lanes by id, those of others not waited for.
 create function heartbeat_v1(
     p_conversation_ids uuid[], p_lane_ids uuid[], p_tokens uuid[], p_lease interval
 ) returns table (lane_id uuid)
 language plpgsql rows 10 as $$
 declare
     v_now timestamptz := lane_clock();
+    v_kept bigint;
 begin
     return query
         with mine as materialized (
@@ -299,6 +344,21 @@ begin
         from mine m
         where l.conversation_id = m.conversation_id and l.id = m.id
         returning l.id;
+    get diagnostics v_kept = row_count;
+    if v_kept = cardinality(p_lane_ids) then
+        return;
+    end if;
+    -- What has no token was let go, most often by the holder, a moment ago.
+    with taken as materialized (
+        select l.conversation_id, l.id
+        from unnest(p_conversation_ids, p_lane_ids, p_tokens) as h (conversation_id, id, token)
+        join lanes l on l.conversation_id = h.conversation_id and l.id = h.id
+            and l.token <> h.token
+        for no key update of l skip locked
+    )
+    update lanes l set refused = l.refused + 1
+    from taken t
+    where l.conversation_id = t.conversation_id and l.id = t.id;
 end $$;
 
 -- Promise: the lane is let go, due at once, and no try is counted: its holder stops.  False: it was
@@ -437,16 +497,21 @@ end $$;
 
 -- Promise: after a restore or a failover, which may have lost claims, nobody who held a lane before
 --          can write, and what is sent from now on has a higher fence than anything sent before.
--- Locks:   every lane.
+-- Locks:   every lane, by id.
 create function refence_lanes_v1() returns bigint
 language plpgsql as $$
 declare
     v_now timestamptz := lane_clock();
     v_many bigint;
 begin
+    perform from lanes l order by l.conversation_id, l.id for no key update;
     update lanes l set
         fence = l.fence + 1000000, owner = null,
-        due_at = case when l.token is not null then v_now else l.due_at end,
+        due_at = case
+            when l.token is null then l.due_at
+            -- A run that was under way has to be ended, paused or not.
+            when l.paused_at is null or l.kind = 'run' then v_now
+        end,
         -- A run that was under way is found so by its status.
         token = null;
     get diagnostics v_many = row_count;

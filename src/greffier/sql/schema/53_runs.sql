@@ -106,7 +106,9 @@ end;
 --          the model its answer with the tools called, and their results, all under the next seqs, in
 --          one rev; the last answer carries the run's status.  A run that said nothing leaves no
 --          message, unless it completed.  Its usage is in the ledger, and its lane goes on.
--- How:     a new answer begins where words follow a tool.  Deltas are joined once, at the end.
+-- How:     a new answer begins with what follows a tool's result: words between two calls are the same
+--          answer's, or its results would stand behind another message than the one that called.
+--          Deltas are joined once, at the end.
 -- Locks:   none beyond the conversation's and the lane's rows, which the caller holds in that order.
 create function end_run_v1(
     p_conversation conversations, p_run runs, p_status text, p_error_code text, p_error_detail text
@@ -128,21 +130,19 @@ declare
 begin
     for m in
         with event as (
-            select e.id, e.event, e.body,
-                e.event like '%.delta'
-                    and coalesce(lag(e.event) over (order by e.id), '') like 'tool.%' as begins
+            select e.id, e.event, e.body, e.event <> 'tool.result' and coalesce(
+                lag(e.event) over (order by e.id) = 'tool.result', false) as begins
             from run_events e
             where e.conversation_id = p_run.conversation_id and e.run_id = p_run.id
               and e.event <> 'run.started'
         ), part as (
-            -- Calls that follow a result without a word between begin an answer too.
-            select e.*, count(*) filter (where e.begins or (
-                e.event = 'tool.call' and e.before = 'tool.result')) over (order by e.id) as part
-            from (select *, lag(event) over (order by id) as before from event) e
+            select e.*, count(*) filter (where e.begins) over (order by e.id) as part
+            from event e
         ), answer as (
             select part, 0 as place, 'assistant' as role,
-                coalesce(string_agg(body, '' order by id) filter (where event = 'content.delta'), '')
-                    as content,
+                coalesce(
+                    string_agg(body, '' order by id) filter (where event = 'content.delta'),
+                    case when not bool_or(event = 'tool.call') then '' end) as content,
                 string_agg(body, '' order by id) filter (where event = 'reasoning.delta') as reasoning,
                 ('[' || string_agg(
                     '{"id":' || to_json(body::json ->> 'id')
@@ -211,14 +211,17 @@ begin
     where r.conversation_id = p_run.conversation_id and r.number > p_run.number
       and r.status = 'queued'
     order by r.number limit 1;
+    -- One that waits behind another leaves the lane to that one, and is passed over later.
     update lanes l set
         head_seq = greatest(l.head_seq, p_run.number + 1), tries = 0, token = null, owner = null,
         due_at = case when l.tail_seq > p_run.number and l.paused_at is null
                       then coalesce(case when l.token is null then l.due_at end, v_clock) end
     where l.conversation_id = p_run.conversation_id
-      and l.id = lane_id(p_run.conversation_id, 'run', null);
+      and l.id = lane_id(p_run.conversation_id, 'run', null)
+      and p_run.id = p_conversation.active_run_id;
     update conversations c set
-        active_run_id = v_next, last_seq = v_seq, message_count = c.message_count + v_seq - c.last_seq,
+        active_run_id = case when p_run.id = c.active_run_id then v_next else c.active_run_id end,
+        last_seq = v_seq, message_count = c.message_count + v_seq - c.last_seq,
         said_total = v_said, tool_total = v_tool
     where c.id = p_run.conversation_id;
     perform advance_v1(p_conversation, v_now);
@@ -294,10 +297,10 @@ begin
         return;
     end if;
     if v.active_run_id is not null then
-        -- Of a worker that is lost: whoever finds it ends it.
+        -- Of a worker that is lost, or has let go: whoever finds it ends it.
         perform from lanes l
         where l.conversation_id = v.id and l.id = lane_id(v.id, 'run', null)
-          and l.token is not null and l.due_at <= v_clock
+          and (l.token is null or l.due_at <= v_clock)
         for no key update;
         if found then
             select * into r from runs where conversation_id = v.id and id = v.active_run_id;
@@ -319,6 +322,13 @@ begin
     detail := quota_refusal(v_payer, v_now);
     if detail is not null then
         outcome := 'quota-exceeded';
+        return;
+    end if;
+    -- First of all that is written, so that no other fault is taken for this one.
+    insert into run_ids (run_id, conversation_id) values (p_run_id, v.id) on conflict do nothing;
+    if not found then
+        -- Asked for at once in another conversation, which we waited for.
+        outcome := 'id-reused';
         return;
     end if;
     if p_after is not null then
@@ -345,7 +355,6 @@ begin
     ) values (
         v.id, p_run_id, v_number, a.id, v_payer, p_origin, p_hash, agent_json(a)::json, v_now
     ) returning * into r;
-    insert into run_ids (run_id, conversation_id) values (p_run_id, v.id);
     perform enqueue_v1(v.id, 'run', null, v_number, v_number, v_clock + p_delay);
     update conversations c set active_run_id = p_run_id where c.id = v.id;
     select c.rev into start_run_v1.rev from conversations c where c.id = v.id;
@@ -356,17 +365,12 @@ begin
     end if;
     outcome := 'created';
     run := run_json(r);
-exception
-    when unique_violation then
-        -- The same id, at once, in another conversation.
-        outcome := 'id-reused';
-        run := null;
 end $$;
 
 -- Promise: the run at the lane's head has begun and is the caller's ('run'); or a run whose worker was
---          lost is over as interrupted ('ended'), or nothing waited ('none'); or the lane is not the
---          caller's ('zombie').  A lost run that the inbox had asked for is asked for again, up to
---          p_max_tries times.
+--          lost is over as interrupted ('ended'), or nothing waited or may begin ('none'); or the lane
+--          is not the caller's ('zombie').  But for 'run' the lane is let go.  A lost run that the inbox
+--          had asked for is asked for again, up to p_max_tries times.
 -- How:     second of two statements after claim_lanes_v1.
 -- Locks:   the conversation's row, its run lane.
 create function begin_run_v1(
@@ -379,9 +383,10 @@ declare
     v conversations;
     l lanes;
     r runs;
-    v_now timestamptz := clock_timestamp();
+    v_now timestamptz;
     v_clock timestamptz;
     v_again uuid;
+    v_number bigint;
     v_lost integer;
 begin
     select * into v from conversations c where c.id = p_conversation_id for no key update;
@@ -390,9 +395,15 @@ begin
         outcome := 'zombie';
         return;
     end if;
+    v_now := clock_timestamp();
     v_clock := lane_clock();
     select * into r from runs x
     where x.conversation_id = v.id and x.number = l.head_seq;
+    if l.head_seq > l.tail_seq or (r.status = 'queued' and l.paused_at is not null) then
+        perform release_v1(v.id, l.id, p_token);
+        outcome := 'none';
+        return;
+    end if;
     if r.id is null or r.status not in ('queued', 'running') then
         perform done_v1(v.id, l.id, p_token, l.head_seq, null, null, null, null);
         outcome := 'none';
@@ -403,25 +414,27 @@ begin
         perform end_run_v1(v, r, 'interrupted', null, null);
         outcome := 'ended';
         if r.origin = 'inbox' then
-            -- Counted on the record: runs in a row, the newest first, that were lost for this.
+            -- Counted on the record: of the newest runs, those that were lost for this request.
             select count(*) into v_lost from (
-                select x.status, x.origin from runs x
+                select x.status, x.origin, x.request_hash from runs x
                 where x.conversation_id = v.id and x.number <= r.number
                 order by x.number desc limit p_max_tries
-            ) x where x.status = 'interrupted' and x.origin = 'inbox';
+            ) x
+            where x.status = 'interrupted' and x.origin = 'inbox' and x.request_hash = r.request_hash;
             select c.active_run_id into v_again from conversations c where c.id = v.id;
             if v_lost < p_max_tries and v_again is null and v.archived_at is null then
                 v_again := uuid7_v1();
+                -- The lane's last: nobody enqueues without the conversation, which we hold.
+                v_number := l.tail_seq + 1;
                 insert into runs (
                     conversation_id, id, number, agent_id, asked_by, origin, request_hash, agent,
                     created_at
-                )
-                select r.conversation_id, v_again, l2.tail_seq + 1, r.agent_id, r.asked_by, 'inbox',
-                    r.request_hash, r.agent, v_now
-                from lanes l2 where l2.conversation_id = v.id and l2.id = l.id;
+                ) values (
+                    v.id, v_again, v_number, r.agent_id, r.asked_by, 'inbox', r.request_hash, r.agent,
+                    v_now
+                );
                 insert into run_ids (run_id, conversation_id) values (v_again, v.id);
-                perform enqueue_v1(v.id, 'run', null, l2.tail_seq + 1, l2.tail_seq + 1, v_clock)
-                from lanes l2 where l2.conversation_id = v.id and l2.id = l.id;
+                perform enqueue_v1(v.id, 'run', null, v_number, v_number, v_clock);
                 update conversations c set active_run_id = v_again where c.id = v.id;
             end if;
         end if;
@@ -513,7 +526,8 @@ begin
 end $$;
 
 -- Promise: the run is over as its holder says, and its answer on record; returns the conversation's
---          rev.  Null: it was no longer theirs, and nothing happened.
+--          rev, also when the run was over so before: the answer to the first time may have been lost
+--          on the way.  Null: it was no longer theirs, and nothing happened.
 -- Locks:   the conversation's row, its run lane.
 create function finish_run_v1(
     p_conversation_id uuid, p_run_id uuid, p_token uuid, p_status text, p_error_code text,
@@ -526,12 +540,12 @@ declare
     r runs;
 begin
     select * into v from conversations where id = p_conversation_id for no key update;
-    l := hold_lane_v1(p_conversation_id, lane_id(p_conversation_id, 'run', null), p_token);
-    if v.id is null or l.id is null then
-        return null;
-    end if;
     select * into r from runs where conversation_id = v.id and id = p_run_id;
-    if r.status is distinct from 'running' or r.number <> l.head_seq then
+    if r.ended_at is not null and r.status = p_status then
+        return v.rev;
+    end if;
+    l := hold_lane_v1(p_conversation_id, lane_id(p_conversation_id, 'run', null), p_token);
+    if l.id is null or r.status is distinct from 'running' or r.number <> l.head_seq then
         return null;
     end if;
     perform end_run_v1(v, r, p_status, p_error_code, p_error_detail);
