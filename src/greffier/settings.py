@@ -132,10 +132,10 @@ class ProviderSettings(BaseModel):
 
     @model_validator(mode="after")
     def _can_enter(self) -> ProviderSettings:
-        key = self.key.get_secret_value() if self.key else ""
-        if self.key and not (key and key.isascii() and key.isprintable() and " " not in key):
+        key = None if self.key is None else self.key.get_secret_value()
+        if key is not None and not re.fullmatch(r"[!-~]+", key):
             raise ValueError("the key is empty, or has characters that no header can hold")
-        if self.key is None and (self.base_url is None or self.kind == "anthropic"):
+        if key is None and (self.base_url is None or self.kind == "anthropic"):
             raise ValueError("it needs a key")
         return self
 
@@ -211,6 +211,15 @@ class Settings(BaseSettings):
     currency: str = Field(default="EUR", pattern=r"^[A-Z]{3}$")
     """In which the ``prices`` of providers are said, and so costs and quotas; three letters.
     Nothing is converted."""
+
+    work: bool = True
+    """Whether ``serve`` also answers for agents and delivers; otherwise ``greffier worker`` does."""
+
+    run_lease_seconds: float = Field(default=30, ge=1)
+    """Seconds after which a run whose worker is silent is ended as interrupted."""
+
+    run_concurrency: int = Field(default=256, ge=1)
+    """Runs that answer at the same time in one process."""
 
     shutdown_seconds: float = Field(default=30, ge=0)
     """How long a stopping server waits for requests under way."""
@@ -397,8 +406,9 @@ def _beside(path: list[str]) -> list[str]:
 def _may_be_shown(path: list[str], value: Any) -> bool:
     if len(path) == 1 and path[0] != "providers":
         return not is_secret(Settings.model_fields[path[0]])
-    # A table may hold a key.
-    return isinstance(value, str | int | float) and len(path) > 1 and "key" not in path
+    # A table may hold a key, and so may an address.
+    hidden = len(path) == 1 or not {"key", "base_url"}.isdisjoint(path)
+    return isinstance(value, str | int | float) and not hidden
 
 
 def _source(path: list[str], said: Mapping[str, Any]) -> str:

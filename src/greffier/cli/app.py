@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from greffier._version import __version__
-from greffier.cli import audit, backup, db, export, imports, serve, stats, token
+from greffier.cli import audit, backup, db, export, imports, serve, stats, token, worker
 from greffier.cli.output import emit
 
 app = typer.Typer(
@@ -49,6 +49,7 @@ def _command(to: typer.Typer, name: str, run: Callable[..., None], example: str)
 
 
 _command(app, "serve", serve.serve, "greffier serve --port 9000")
+_command(app, "worker", worker.worker, "greffier worker")
 _command(app, "token", token.token, "greffier token --user ada --expires 1d")
 _command(app, "import", imports.import_, "greffier import talks.jsonl --owner ada --dry-run")
 _command(app, "export", export.export, "greffier export --user ada -o ada.jsonl")

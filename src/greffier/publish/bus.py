@@ -14,11 +14,21 @@ from greffier.store.listen import Channel
 
 
 class Wake(NamedTuple):
-    """Look at a conversation: it has reached this rev (0: not known)."""
+    """Look at a conversation: it has reached this rev (0: not known).
+
+    Or, with ``run``, at a run of it, which has said more; or, with ``due``, at its lanes.
+    """
 
     conversation_id: UUID
     rev: int
     people: bool
+    run: UUID | None = None
+    due: bool = False
+
+    @property
+    def changed(self) -> bool:
+        """Whether it is the conversation itself that is to be looked at."""
+        return self.run is None and not self.due
 
 
 #: Hears a wake-up; None says that some may have been lost, so look everywhere.
@@ -64,16 +74,17 @@ class PostgresBus:
             dsn: The database, whose processes hear each other.
         """
         self._channel = Channel(dsn, "greffier_wake")
-        self._waiting: dict[UUID, Wake] = {}
+        self._waiting: dict[tuple[UUID, UUID | None, bool], Wake] = {}
         self._something = asyncio.Event()
 
     def say(self, wake: Wake) -> None:
         """Tell the others, soon."""
-        before = self._waiting.get(wake.conversation_id)
+        key = (wake.conversation_id, wake.run, wake.due)
+        before = self._waiting.get(key)
         if before is not None:
             people = wake.people or before.people
-            wake = Wake(wake.conversation_id, max(wake.rev, before.rev), people)
-        self._waiting[wake.conversation_id] = wake
+            wake = wake._replace(rev=max(wake.rev, before.rev), people=people)
+        self._waiting[key] = wake
         self._something.set()
 
     async def run(self, heard: Heard) -> None:
@@ -98,6 +109,10 @@ class PostgresBus:
 
 
 def _word(wake: Wake) -> str:
+    if wake.run is not None:
+        return f"{wake.conversation_id.hex}r{wake.run.hex}"
+    if wake.due:
+        return f"{wake.conversation_id.hex}d"
     return f"{wake.conversation_id.hex}{'p' if wake.people else '.'}{wake.rev}"
 
 
@@ -107,7 +122,13 @@ def _hear(text: str | None, heard: Heard) -> None:
         return
     for word in text.split(" "):
         try:
-            heard(Wake(UUID(word[:32]), int(word[33:]), word[32] == "p"))
+            conversation_id, kind, rest = UUID(word[:32]), word[32], word[33:]
+            if kind == "r":
+                heard(Wake(conversation_id, 0, people=False, run=UUID(rest)))
+            elif kind == "d":
+                heard(Wake(conversation_id, 0, people=False, due=True))
+            else:
+                heard(Wake(conversation_id, int(rest), kind == "p"))
         except (ValueError, IndexError):
             # Somebody else's word on our channel says nothing.
             continue

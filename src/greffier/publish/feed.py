@@ -72,9 +72,8 @@ class Feed:
         self._others.append(hear)
 
     def say(self, wake: Wake) -> None:
-        """Tell whoever listens, here and in the other processes."""
+        """Tell the other processes."""
         self._bus.say(wake)
-        self._heard(wake)
 
     async def run(self) -> None:
         """Follow until cancelled; then every follower's stream ends."""

@@ -37,7 +37,8 @@ _PROBLEM: tuple[Header, ...] = (
     *SECURITY,
 )
 
-_encode = msgspec.json.Encoder().encode
+#: What is exact stays so on the wire: a number with all its digits.
+_encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 @dataclass(slots=True)

@@ -8,7 +8,12 @@ import msgspec
 from structlog.typing import FilteringBoundLogger
 
 from greffier.access import Users
+from greffier.agents.follow import Runs
+from greffier.agents.providers.registry import Providers
+from greffier.agents.providers.script import check_script
+from greffier.agents.work import Work
 from greffier.errors import SettingsError
+from greffier.model.agent import Rules
 from greffier.model.limits import Limits
 from greffier.publish.bus import Bus
 from greffier.publish.feed import Feed
@@ -29,7 +34,7 @@ from greffier.server.routes import ROUTES
 from greffier.server.routes.web import SIGN_IN
 from greffier.server.service import Readiness, Service
 from greffier.server.table import resources
-from greffier.settings import Settings
+from greffier.settings import BUILTIN_PROVIDERS, Settings
 from greffier.store.database import Database
 
 
@@ -75,6 +80,8 @@ def create_app(
     keys = KeyRing(database)
     routes = ROUTES if local is None else (*ROUTES, SIGN_IN)
     feed = Feed(database, bus, limits=limits(settings))
+    runs = Runs(database, feed.say, limits=limits(settings))
+    feed.listen_for_work(runs.heard)
     service = Service(
         database=database,
         limits=limits(settings),
@@ -88,6 +95,10 @@ def create_app(
         feed=feed,
         own=OwnFeeds(database, feed),
         signals=signals or Signals(None),
+        runs=runs,
+        work=work(database, settings, feed, runs, log) if settings.work else None,
+        agents=rules(settings),
+        currency=settings.currency,
         documents={
             "openapi": msgspec.json.encode(document(routes)),
             "asyncapi": msgspec.json.encode(asyncapi.document()),
@@ -105,6 +116,31 @@ def _provider(settings: Settings, log: FilteringBoundLogger) -> ProviderTokens |
 
     claims = Claims(settings.jwt_audience, settings.jwt_issuer, settings.role_claim)
     return ProviderTokens(KeySet(settings.jwks_url, failed=failed), claims)
+
+
+def work(
+    database: Database, settings: Settings, feed: Feed, runs: Runs, log: FilteringBoundLogger
+) -> Work:
+    """Make what works on lanes under these settings."""
+    return Work(
+        database,
+        feed,
+        runs,
+        Providers(settings),
+        log=log,
+        run_lease=settings.run_lease_seconds,
+        run_concurrency=settings.run_concurrency,
+        grace=settings.shutdown_seconds,
+    )
+
+
+def rules(settings: Settings) -> Rules:
+    """Give what agents are held to under these settings."""
+    return Rules(
+        providers=frozenset((*settings.providers, *BUILTIN_PROVIDERS)),
+        script=check_script,
+        plain_urls=settings.allow_private_targets,
+    )
 
 
 def limits(settings: Settings) -> Limits:

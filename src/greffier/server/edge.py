@@ -109,6 +109,9 @@ class Edge:
         """Let those who follow come back elsewhere: an open stream would be waited for."""
         self.service.feed.close()
         self.service.own.close()
+        self.service.runs.close()
+        if self.service.work is not None:
+            self.service.work.stop()
         await self.sockets.close()
 
     def _request_id(self, scope: Scope) -> str:

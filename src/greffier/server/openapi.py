@@ -239,7 +239,9 @@ def _responses(route: Route, refs: Refs) -> dict[str, Any]:
     success: dict[str, Any] = {"description": "Done.", "headers": good}
     if route.response is not None:
         schema = _one_of(_several(route.response), refs)
-        success["content"] = {media: {"schema": schema} for media in route.media}
+        success["content"] = {
+            media: {"schema": schema} if media.endswith("json") else {} for media in route.media
+        }
     elif route.status != 204:
         success["content"] = {media: {} for media in route.media}
     found = {str(route.status): success}
@@ -290,6 +292,11 @@ def _schemas(routes: Sequence[Route]) -> tuple[Refs, dict[str, Any]]:
         if name not in requests:
             _always_there(schema)
         for field, one in schema.get("properties", {}).items():
+            for option in one.get("anyOf", [one]):
+                if option.get("format") == "decimal":
+                    # msgspec describes them as texts; answers write them as numbers.
+                    del option["format"]
+                    option["type"] = "number"
             if field.endswith("_at"):
                 # msgspec names the format only of times that must have a zone.
                 for option in one.get("anyOf", [one]):

@@ -17,6 +17,8 @@ import uvicorn
 from structlog.typing import FilteringBoundLogger
 
 from greffier._version import __version__
+from greffier.agents.work import Work
+from greffier.change.agent import create_echo
 from greffier.embedded import default_data_dir, open_cluster
 from greffier.embedded.folder import Folder
 from greffier.errors import ListenError, SettingsError
@@ -45,20 +47,21 @@ def run(settings: Settings) -> None:
     Raises:
         SettingsError, ListenError, SchemaError, EmbeddedError, Unavailable: It cannot start.
     """
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         if settings.workers > 1:
-            runner.run(supervise(settings, _work, _open))
+            runner.run(supervise(settings, _work, open_database_of))
         else:
             runner.run(serve(settings))
 
 
 def _work(settings: Settings, listener: socket.socket) -> None:
     """Serve as one of several processes, on the socket they share."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(serve(settings, say=lambda _: None, listener=listener))
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Give the fastest event loop there is; None is Python's own."""
     if sys.platform == "win32":
         return None
     import uvloop  # noqa: PLC0415 - there is none for Windows
@@ -90,14 +93,15 @@ async def serve(
     say = say or _say
     log = make_logger(settings.log_level, settings.log_format)
     take_over(log, settings.log_level)
-    asyncio.get_running_loop().set_exception_handler(_Unhandled(log))
+    asyncio.get_running_loop().set_exception_handler(Unhandled(log))
     Rate.parse(settings.rate_limit)
     # First of all: that the port is taken is known before a database is started for nothing.
     with listener or listen(settings) as opened:
         stop = Stop()
         # One of several ends with its parent.
         with stop.on_signals(), orphaned(stop) if listener else contextlib.nullcontext():
-            async with stop.cuts_short(), _open(settings) as database:
+            async with stop.cuts_short(), open_database_of(settings) as database:
+                await create_echo(database)
                 stop.waits()
                 app = _application(settings, opened, database, log)
                 url = _url(opened)
@@ -108,10 +112,22 @@ async def serve(
                 # every request for some 20 ms, now and then.
                 gc.collect()
                 gc.freeze()
-                await Server(app, opened, stop, grace=settings.shutdown_seconds).run(
-                    lambda: say("\n".join(lines))
-                )
+                async with _working(app.service.work, stop):
+                    await Server(app, opened, stop, grace=settings.shutdown_seconds).run(
+                        lambda: say("\n".join(lines))
+                    )
     log.info("stopped")
+
+
+@contextlib.asynccontextmanager
+async def _working(work: Work | None, stop: Stop) -> AsyncIterator[None]:
+    """Work on lanes beside serving; should that break, the server stops."""
+    if work is None:
+        yield
+        return
+    async with work.running() as task:
+        task.add_done_callback(lambda _: None if stop.asked.is_set() else stop())
+        yield
 
 
 def _say(line: str) -> None:
@@ -200,7 +216,8 @@ def _url(listener: socket.socket) -> str:
 
 
 @contextlib.asynccontextmanager
-async def _open(settings: Settings) -> AsyncIterator[Database]:
+async def open_database_of(settings: Settings) -> AsyncIterator[Database]:
+    """Open the database of these settings: the user's own, or the embedded one."""
     if settings.database_url is not None:
         async with open_database(
             settings.database_url.get_secret_value(),
@@ -346,13 +363,15 @@ class Server:
         server.force_exit = True
 
 
-class _Unhandled:
+class Unhandled:
     """Logs what no task was there to catch, without its words."""
 
     def __init__(self, log: FilteringBoundLogger) -> None:
+        """Log there."""
         self._log = log
 
     def __call__(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Log what happened, as a loop's exception handler is told it."""
         error = context.get("exception")
         more = {"exception": safe_exception(error)} if isinstance(error, BaseException) else {}
         # The message may quote the exception; its beginning says what kind of thing happened.

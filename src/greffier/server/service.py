@@ -6,10 +6,14 @@ import asyncio
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from greffier.access import Principal, Users, acting_for, is_reserved
+from greffier.agents.follow import Runs
+from greffier.agents.work import Work, due
 from greffier.errors import Invalid, Unauthenticated
 from greffier.model import text
+from greffier.model.agent import Rules
 from greffier.model.limits import Limits
 from greffier.publish.feed import Feed
 from greffier.publish.own import OwnFeeds
@@ -86,8 +90,17 @@ class Service:
     feed: Feed
     own: OwnFeeds
     signals: Signals
+    runs: Runs
+    #: What works on lanes here; None when other processes do.
+    work: Work | None
+    agents: Rules
+    currency: str
     documents: dict[str, bytes] = field(default_factory=dict)
     exports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(EXPORTS))
+
+    def work_is_due(self, conversation_id: UUID) -> None:
+        """Tell whoever works on lanes, here and elsewhere, that there is something to do."""
+        due(self.feed, self.work, conversation_id)
 
     async def identify(self, call: Call) -> Principal:
         """Tell who calls: by their token, or in local mode by the cookie of the sign-in link.

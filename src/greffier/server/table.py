@@ -60,8 +60,10 @@ def _name(text: str) -> str | None:
 PARAMETERS: Mapping[str, Parameter] = {
     "conversation_id": Parameter(_read_id, {"type": "string", "format": "uuid"}),
     "seq": Parameter(_seq, {"type": "integer", "minimum": 1}),
+    "run_id": Parameter(parse_uuid, {"type": "string", "format": "uuid"}),
     "branch_id": Parameter(parse_uuid, {"type": "string", "format": "uuid"}),
     "invitation_id": Parameter(parse_uuid, {"type": "string", "format": "uuid"}),
+    "agent_id": Parameter(parse_uuid, {"type": "string", "format": "uuid"}),
     "key_id": Parameter(parse_uuid, {"type": "string", "format": "uuid"}),
     "user_id": Parameter(_name, {"type": "string", "minLength": 1}),
     "subject": Parameter(_name, {"type": "string", "minLength": 1}),

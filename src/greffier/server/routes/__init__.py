@@ -7,6 +7,7 @@ of its topic.
 from __future__ import annotations
 
 from greffier.server.routes import (
+    agents,
     changes,
     conversations,
     feedback,
@@ -15,8 +16,10 @@ from greffier.server.routes import (
     me,
     messages,
     people,
+    runs,
     service,
     subjects,
+    usage,
     web,
 )
 from greffier.server.table import Route
@@ -24,12 +27,15 @@ from greffier.server.table import Route
 ROUTES: tuple[Route, ...] = (
     *messages.ROUTES,
     *conversations.ROUTES,
+    *runs.ROUTES,
     *changes.ROUTES,
     *people.ROUTES,
     *feedback.ROUTES,
     *live.ROUTES,
     *subjects.ROUTES,
     *me.ROUTES,
+    *agents.ROUTES,
+    *usage.ROUTES,
     *keys.ROUTES,
     *service.ROUTES,
     *web.ROUTES,

@@ -54,8 +54,9 @@ async def export_me(call: Call) -> Stream:
     The first line is ``{"profile": …, "keys": […]}``. Each conversation they are in follows with
     who is in it and the caller's own feedback, read marks and invitations; then its messages, one a
     line, as in the conversation's own export; then ``{"superseded": message}`` for what was rewound
-    and ``{"version": …}`` for the earlier texts of what was edited. An answer whose connection
-    breaks is not whole.
+    and ``{"version": …}`` for the earlier texts of what was edited; at the end
+    ``{"usage": run}`` for what each of the caller's runs took. An answer whose connection breaks
+    is not whole.
     """
     pieces = export_mine(call.database, access.myself(call.principal))
     return await file(call, pieces, FORMATS["jsonl"], "greffier-export.jsonl")

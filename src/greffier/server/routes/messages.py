@@ -105,7 +105,7 @@ async def append_messages(call: Call) -> Answer:
             for index, draft in enumerate(drafts)
         ]
     with charge(call, drafts) as charged:
-        await charged.settle(drafts, partial(_on_record, call))
+        await charged.settle(drafts, partial(on_record, call))
         done = await _append(call, drafts)
         charged.stored(_said_now(done))
     if alone:
@@ -133,7 +133,8 @@ async def _append(call: Call, drafts: Sequence[Draft]) -> Done:
     return await append(database, call.conversation_id, drafts, speaker, limits=limits)
 
 
-async def _on_record(call: Call, ids: Sequence[UUID]) -> int:
+async def on_record(call: Call, ids: Sequence[UUID]) -> int:
+    """Count how many of these messages the conversation has, as the caller sees it."""
     return await known(call.database, call.conversation_id, access.reader(call.principal), ids)
 
 

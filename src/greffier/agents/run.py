@@ -1,0 +1,454 @@
+"""Running: a run lane is claimed, its agent's model is asked, and what it says becomes the answer.
+
+The record decides everything: whether the run may begin, whether each batch of words is still
+ours to say, and what the answer is, which it puts together itself of what was stored.  Here only
+the model is listened to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any, Protocol
+from uuid import UUID
+
+import msgspec
+from structlog.typing import FilteringBoundLogger
+
+from greffier.agents.follow import Runs
+from greffier.agents.providers.protocol import (
+    Ask,
+    Content,
+    Finished,
+    Provider,
+    ProviderError,
+    Reasoning,
+    ToolCall,
+    ToolResult,
+    ToolSpec,
+    Used,
+)
+from greffier.agents.providers.registry import cost
+from greffier.agents.tools import ToolRun, Tools
+from greffier.agents.voice import Voice, Voices
+from greffier.deliver.lanes import LaneKind, heartbeat
+from greffier.deliver.worker import Held, Lost
+from greffier.errors import Error, Unavailable
+from greffier.read.context import context
+from greffier.settings import Price
+from greffier.store.database import Database
+
+#: Runs that answer at the same time in one process.
+CONCURRENCY = 256
+#: Questions put to the model in one run: tools that call for tools end here.
+MOST_STEPS = 16
+#: Calls of one answer.
+MOST_CALLS = 64
+#: Characters of one run, reasoning and tools included.
+MOST_TEXT = 4 << 20
+#: How often a run that the inbox asked for is tried when its workers are lost.
+INBOX_TRIES = 3
+
+_BEGIN = "select * from begin_run_v1($1, $2, $3, $4, $5)"
+_FINISH = "select finish_run_v1($1, $2, $3, $4, $5, $6)"
+_BEGIN_STEP = "select begin_step_v1($1, $2, $3, $4, $5, $6)"
+_FINISH_STEP = "select finish_step_v1($1, $2, $3, $4, $5, $6)"
+
+
+class ProviderBook(Protocol):
+    """The providers of this server, by the names of its settings."""
+
+    def get(self, name: str) -> Provider:
+        """Give a provider.
+
+        Raises:
+            ProviderError: There is none of that name.
+        """
+
+    def price(self, name: str, model: str) -> Price | None:
+        """Give a model's price; None when the settings say none."""
+
+    async def close(self) -> None:
+        """Close what is open."""
+
+
+class _Function(msgspec.Struct, frozen=True):
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class _Tool(msgspec.Struct, frozen=True):
+    function: _Function
+    url: str | None = None
+
+
+class _Agent(msgspec.Struct, frozen=True):
+    """What of an agent a run needs, as it was when the run was asked for."""
+
+    provider: str
+    model: str
+    instructions: str | None = None
+    tools: list[_Tool] = msgspec.field(default_factory=list)
+    params: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+_agent = msgspec.json.Decoder(_Agent).decode
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """How a run is over."""
+
+    status: str
+    code: str | None = None
+    detail: str | None = None
+
+
+@dataclass(slots=True)
+class _Answer:
+    """What the model said to one question."""
+
+    content: list[str] = field(default_factory=list)
+    calls: list[ToolCall] = field(default_factory=list)
+    results: dict[str, str] = field(default_factory=dict)
+    finished: str = "stop"
+
+
+class RunLanes:
+    """Works on run lanes (``deliver.worker.Kind``)."""
+
+    name: LaneKind = "run"
+    #: A lost run is ended by whoever finds it, and never parked.
+    max_tries: int | None = None
+
+    def __init__(
+        self,
+        database: Database,
+        providers: ProviderBook,
+        tools: Tools,
+        runs: Runs,
+        *,
+        log: FilteringBoundLogger,
+        lease: float = 30.0,
+        concurrency: int = CONCURRENCY,
+    ) -> None:
+        """Make the worker's part for runs; ``run`` stores what they say, beside the worker.
+
+        Args:
+            database: Where.
+            providers: Who answers.
+            tools: What the models may call here.
+            runs: Told of what is stored, for those who follow.
+            log: Told how runs ended.
+            lease: Seconds after which a silent worker has lost its run.
+            concurrency: Runs at the same time.
+        """
+        self.lease = lease
+        self.concurrency = concurrency
+        self._database = database
+        self._providers = providers
+        self._tools = tools
+        self._runs = runs
+        self._log = log
+        self._voices = Voices(database, lease, runs.stored)
+        self._looks: set[asyncio.Task[None]] = set()
+        runs.on_end(self.look)
+
+    async def run(self) -> None:
+        """Store what runs say until cancelled."""
+        await self._voices.run()
+
+    def look(self, run_id: UUID) -> None:
+        """See whether a run is still ours: somebody may have cancelled it."""
+        voice = self._voices.get(run_id)
+        if voice is not None and not voice.held.lost:
+            task = asyncio.get_running_loop().create_task(self._check(voice.held))
+            self._looks.add(task)
+            task.add_done_callback(self._looks.discard)
+
+    async def _check(self, held: Held) -> None:
+        # Should it fail, the next renewal finds out.
+        with contextlib.suppress(Unavailable):
+            if not await heartbeat(self._database, [held.claim], self.lease):
+                held.lose()
+
+    async def work(self, held: Held) -> None:
+        """Answer in a conversation, or end a run that was lost."""
+        claim = held.claim
+        (begun,) = await self._database.verb(
+            _BEGIN, claim.conversation_id, claim.lane_id, claim.token,
+            timedelta(seconds=self.lease), INBOX_TRIES, again=False,
+        )  # fmt: skip
+        outcome: str = begun["outcome"]
+        if outcome == "zombie":
+            raise Lost
+        if outcome == "none":
+            return
+        run_id: UUID = begun["run_id"]
+        if outcome == "ended":
+            self._log.warning(
+                "run interrupted", run_id=str(run_id), conversation_id=str(claim.conversation_id)
+            )
+            self._over(claim.conversation_id, run_id, begun["rev"])
+            return
+        self._runs.stored(claim.conversation_id, run_id, 0, [("run.started", "")])
+        voice = self._voices.open(held, run_id)
+        try:
+            speaking = _Speaking(self, voice, _agent(begun["agent"]), begun["asked_by"])
+            ended = await self._listen(speaking)
+            await voice.drained()
+            await self._finish(held, run_id, ended)
+        except asyncio.CancelledError:
+            # The worker stops: what was said is kept, and whoever follows learns at once that
+            # there will be no more, instead of when the lease is over.
+            if not held.lost:
+                with contextlib.suppress(Error, Lost, TimeoutError):
+                    async with asyncio.timeout(5):
+                        await voice.drained()
+                        await self._finish(held, run_id, _Ended("interrupted"))
+            raise
+        finally:
+            self._voices.close(voice)
+
+    async def _listen(self, speaking: _Speaking) -> _Ended:
+        try:
+            return await speaking.answer()
+        except ProviderError as error:
+            return _Ended("failed", error.code, error.detail)
+        except Error as error:
+            # Of the record, when it was read for the model: away for longer than we wait.
+            return _Ended("failed", error.code, error.detail)
+        except Lost:
+            raise
+        except Exception as error:  # noqa: BLE001 - whoever waits is told now, not when the lease ends
+            self._log.error("run broke", error=type(error).__name__, exc_info=True)
+            return _Ended("failed", "internal", "Something broke on our side; the log says what.")
+
+    async def _finish(self, held: Held, run_id: UUID, ended: _Ended) -> None:
+        claim = held.claim
+        while True:
+            try:
+                ((rev,),) = await self._database.verb(
+                    _FINISH, claim.conversation_id, run_id, claim.token, ended.status, ended.code,
+                    ended.detail, again=True,
+                )  # fmt: skip
+                break
+            except Unavailable:
+                # All of it is stored; the lease says how long there is still something to end.
+                continue
+        if rev is None:
+            raise Lost
+        # Ours no longer, and not to be released.
+        held.lost = True
+        self._log.info(
+            "run ended", run_id=str(run_id), status=ended.status, code=ended.code,
+            conversation_id=str(claim.conversation_id),
+        )  # fmt: skip
+        self._over(claim.conversation_id, run_id, rev)
+
+    def _over(self, conversation_id: UUID, run_id: UUID, rev: int) -> None:
+        self._database.committed(conversation_id, rev, people=False)
+        self._runs.ended(conversation_id, run_id)
+
+    # -- what a run that speaks needs ------------------------------------------------------------
+
+    def provider(self, name: str) -> Provider:
+        """Give a provider."""
+        return self._providers.get(name)
+
+    def cost(self, agent: _Agent, used: Used) -> Decimal:
+        """Give what a call costs; nothing when the settings know no price."""
+        price = self._providers.price(agent.provider, agent.model)
+        return Decimal(0) if price is None else cost(used, price)
+
+    async def messages(self, conversation_id: UUID) -> list[dict[str, Any]]:
+        """Give what the model is sent of the conversation."""
+        chosen = await context(self._database, conversation_id, None)
+        return list(msgspec.to_builtins(chosen)["messages"])
+
+    async def call_tool(
+        self, voice: Voice, step: int, call: ToolCall, urls: Mapping[str, str], run: ToolRun
+    ) -> str:
+        """Call a tool: the intent is on record before, that it answered after.
+
+        Raises:
+            Lost: The run is no longer ours, so that nothing may be called for it.
+        """
+        claim = voice.held.claim
+        key = (claim.conversation_id, voice.run_id, claim.token, step, call.id)
+        ((begun,),) = await self._database.verb(_BEGIN_STEP, *key, call.name, again=True)
+        if not begun:
+            raise Lost
+        result, failed = await self._tools.call(call.name, call.arguments, urls, run)
+        ((kept,),) = await self._database.verb(_FINISH_STEP, *key, failed, again=True)
+        if not kept:
+            raise Lost
+        return result
+
+    def answers(self, name: str, urls: Mapping[str, str]) -> bool:
+        """Say whether a tool is called here, and not by the client."""
+        return self._tools.answers(name, urls)
+
+
+class _Speaking:
+    """One run, from the first question to the last word."""
+
+    def __init__(self, lanes: RunLanes, voice: Voice, agent: _Agent, asked_by: str) -> None:
+        self._lanes = lanes
+        self._voice = voice
+        self._agent = agent
+        self._asked_by = asked_by
+        self._text = 0
+        self._urls = {tool.function.name: tool.url for tool in agent.tools if tool.url}
+        self._specs = [
+            ToolSpec(tool.function.name, tool.function.description, tool.function.parameters)
+            for tool in agent.tools
+        ]
+
+    async def answer(self) -> _Ended:
+        """Ask, call the tools, and ask again, until the model has said its last word.
+
+        Raises:
+            ProviderError: It failed.
+            Lost: The run is no longer ours.
+        """
+        provider = self._lanes.provider(self._agent.provider)
+        messages = await self._lanes.messages(self._voice.held.claim.conversation_id)
+        for step in range(1, MOST_STEPS + 1):
+            said = await self._ask(provider, messages)
+            open_calls = [call for call in said.calls if call.id not in said.results]
+            ours = [call for call in open_calls if self._lanes.answers(call.name, self._urls)]
+            if not ours:
+                break
+            results = await self._call(step, ours)
+            if len(ours) < len(open_calls):
+                # The client has the rest; the next run goes on.
+                break
+            messages += _as_messages(said, results)
+        else:
+            raise ProviderError(
+                "too-many-steps", f"The model called for tools {MOST_STEPS} times in a row."
+            )
+        return _Ended("completed")
+
+    async def _ask(self, provider: Provider, messages: Sequence[dict[str, Any]]) -> _Answer:
+        voice = self._voice
+        said = _Answer()
+        used: Used | None = None
+        ask = Ask(
+            self._agent.model, self._agent.instructions, messages, self._specs, self._agent.params
+        )
+        try:
+            async with aclosing(provider.answer(ask)) as pieces:
+                async for piece in pieces:
+                    match piece:
+                        case Content(text):
+                            said.content.append(text)
+                            self._say("content.delta", text)
+                        case Reasoning(text):
+                            self._say("reasoning.delta", text)
+                        case ToolCall():
+                            said.calls.append(piece)
+                            if len(said.calls) > MOST_CALLS:
+                                raise ProviderError(
+                                    "answer-too-long", f"It called more than {MOST_CALLS} tools."
+                                )
+                            self._say("tool.call", _encoded_call(piece))
+                        case ToolResult(call_id, content):
+                            said.results[call_id] = content
+                            self._say("tool.result", _encoded_result(call_id, content))
+                        case Used():
+                            used = piece
+                        case Finished(reason):
+                            said.finished = reason
+                    if voice.crowded:
+                        await voice.room()
+        finally:
+            if used is not None:
+                # Also of a call that failed: it is paid for.
+                account = _account(used, self._lanes.cost(self._agent, used))
+                voice.say("usage", _encode(account).decode())
+        return said
+
+    def _say(self, event: str, body: str) -> None:
+        if not body:
+            return
+        self._text += len(body)
+        if self._text > MOST_TEXT:
+            raise ProviderError(
+                "answer-too-long", f"The answer is longer than {MOST_TEXT} characters."
+            )
+        self._voice.say(event, body)
+
+    async def _call(self, step: int, calls: Sequence[ToolCall]) -> dict[str, str]:
+        """Call tools side by side; their results are told in the order of the calls."""
+        claim = self._voice.held.claim
+        # What a tool does is done for words that are on record.
+        await self._voice.drained()
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(
+                        self._lanes.call_tool(
+                            self._voice, step, call, self._urls,
+                            ToolRun(
+                                claim.conversation_id, self._voice.run_id, call.id,
+                                self._asked_by, claim.fence,
+                            ),
+                        )
+                    )
+                    for call in calls
+                ]  # fmt: skip
+        except* Lost:
+            raise Lost from None
+        results = {call.id: task.result() for call, task in zip(calls, tasks, strict=True)}
+        for call_id, result in results.items():
+            self._say("tool.result", _encoded_result(call_id, result))
+        return results
+
+
+def _encoded_call(call: ToolCall) -> str:
+    return _encode({"id": call.id, "name": call.name, "arguments": call.arguments}).decode()
+
+
+def _encoded_result(call_id: str, content: str) -> str:
+    return _encode({"id": call_id, "content": content}).decode()
+
+
+def _account(used: Used, cost: Decimal) -> dict[str, Any]:
+    return {
+        "input_tokens": used.input_tokens,
+        "output_tokens": used.output_tokens,
+        "cached_tokens": used.cached_tokens,
+        "cost": cost,
+    }
+
+
+def _as_messages(said: _Answer, results: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Give an answer and its tools' results as the next question repeats them."""
+    everything = {**said.results, **results}
+    return [
+        {
+            "role": "assistant",
+            "content": "".join(said.content) or None,
+            "tool_calls": [
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": call.arguments},
+                }
+                for call in said.calls
+            ],
+        },
+        *(
+            {"role": "tool", "tool_call_id": call.id, "content": everything[call.id]}
+            for call in said.calls
+        ),
+    ]

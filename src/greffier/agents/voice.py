@@ -1,0 +1,224 @@
+"""What runs say, on its way to the record: gathered, stored in batches, and only then heard.
+
+A follower hears nothing that is not stored.  What was heard is therefore the beginning of what the
+message will say, whatever is killed when.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from greffier.deliver.worker import Held, Lost
+from greffier.errors import Unavailable
+from greffier.store.database import Database
+
+#: Seconds between two batches of one run: a row each, so that an answer costs little more than its
+#: text.  The first word does not wait.
+GATHER = 0.1
+#: Bytes that do not wait for that.
+ENOUGH = 2 << 10
+#: Bytes that may wait for the database before the model is read no further.
+FULL = 64 << 10
+
+_SAY = "select run_id, last_event from say_in_runs_v1($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+_DELTAS: Final = frozenset({"content.delta", "reasoning.delta"})
+
+#: Told of events that are stored now: of which run, after which event, and the events.
+Stored = Callable[[UUID, UUID, int, Sequence[tuple[str, str]]], None]
+
+
+class Voice:
+    """One run's: takes what it says, and knows what of it is stored."""
+
+    def __init__(self, voices: Voices, held: Held, run_id: UUID) -> None:
+        self._voices = voices
+        self.held = held
+        self.run_id = run_id
+        #: The id of the last event that is stored: run.started is, when a run begins.
+        self.last = 1
+        self.calls = 0
+        #: When the last batch was sent, by the loop's clock.
+        self.sent_at = -GATHER
+        self.lost = False
+        self._waiting: list[tuple[str, list[str]]] = []
+        self._size = 0
+        # A batch of which nobody knows whether it is stored: said again as it is, and alone, so
+        # that the record can tell that it has it.
+        self._unsure: list[tuple[str, str]] = []
+        self._sending = False
+        self._progress = asyncio.Event()
+
+    def say(self, event: str, body: str) -> None:
+        """Say something; deltas of one kind that wait together become one event."""
+        if self._waiting and event in _DELTAS and self._waiting[-1][0] == event:
+            self._waiting[-1][1].append(body)
+        else:
+            self._waiting.append((event, [body]))
+        self._size += len(body)
+        self._voices.look()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something is to be stored, and no batch of ours is under way."""
+        return bool(self._waiting or self._unsure) and not self._sending
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so much waits that the model is to be read no further."""
+        return self._size >= FULL
+
+    def due(self) -> float:
+        """Give the time at which what waits is to be stored, by the loop's clock."""
+        return self.sent_at if self._size >= ENOUGH else self.sent_at + GATHER
+
+    def hurry(self) -> None:
+        """Store what waits now."""
+        self.sent_at = -GATHER
+        self._voices.look()
+
+    def take(self) -> list[tuple[str, str]]:
+        """Take what waits, to store it."""
+        self._sending = True
+        if self._unsure:
+            taken, self._unsure = self._unsure, []
+            return taken
+        taken = [(event, "".join(bodies)) for event, bodies in self._waiting]
+        self._waiting, self._size = [], 0
+        return taken
+
+    def give_back(self, batch: Sequence[tuple[str, str]]) -> None:
+        """Take back what may not be stored: it is the first to be tried again."""
+        self._unsure = list(batch)
+        self._sending = False
+
+    def stored(self, last: int | None, calls: int) -> None:
+        """Hear that a batch is stored, up to an event; None: we may write no more."""
+        self._sending = False
+        if last is None:
+            self.lost = True
+            self.held.lose()
+        else:
+            self.last = last
+            self.calls += calls
+        self._progress.set()
+
+    async def room(self) -> None:
+        """Wait until what waits is not too much.
+
+        Raises:
+            Lost: The run is no longer ours.
+        """
+        while self.crowded and not self.lost:
+            self._progress.clear()
+            await self._progress.wait()
+        if self.lost:
+            raise Lost
+
+    async def drained(self) -> None:
+        """Wait until all that was said is stored.
+
+        Raises:
+            Lost: The run is no longer ours.
+        """
+        while (self._waiting or self._unsure or self._sending) and not self.lost:
+            self._progress.clear()
+            self.hurry()
+            await self._progress.wait()
+        if self.lost:
+            raise Lost
+
+
+class Voices:
+    """Those of a process: stores for all of them in one commit at a time."""
+
+    def __init__(self, database: Database, lease: float, stored: Stored) -> None:
+        """Make the place where voices come together; it stores while ``run`` does.
+
+        Args:
+            database: Where.
+            lease: Seconds that a batch renews its run's lease for.
+            stored: Told what is stored.
+        """
+        self._database = database
+        self._lease = lease
+        self._told = stored
+        self._voices: dict[UUID, Voice] = {}
+        self._look = asyncio.Event()
+
+    def open(self, held: Held, run_id: UUID) -> Voice:
+        """Give a run that has just begun its voice."""
+        voice = self._voices[run_id] = Voice(self, held, run_id)
+        return voice
+
+    def get(self, run_id: UUID) -> Voice | None:
+        """Give the voice of a run that speaks here."""
+        return self._voices.get(run_id)
+
+    def close(self, voice: Voice) -> None:
+        """Hear nothing more of a voice."""
+        self._voices.pop(voice.run_id, None)
+
+    def look(self) -> None:
+        """Look again at who has something to say."""
+        self._look.set()
+
+    async def run(self) -> None:
+        """Store until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self._look.clear()
+            speaking = [voice for voice in self._voices.values() if voice.waiting]
+            now = loop.time()
+            due = [voice for voice in speaking if voice.due() <= now]
+            if due:
+                await self._store(due, now)
+                continue
+            try:
+                # What waits is stored when its time has come, or when more makes it enough.
+                until = min((voice.due() for voice in speaking), default=None)
+                async with asyncio.timeout_at(until):
+                    await self._look.wait()
+            except TimeoutError:
+                continue
+
+    async def _store(self, voices: Sequence[Voice], now: float) -> None:
+        batches = [voice.take() for voice in voices]
+        used = [collections.Counter(event for event, _ in batch)["usage"] for batch in batches]
+        for voice in voices:
+            voice.sent_at = now
+        try:
+            rows = await self._database.verb(
+                _SAY,
+                [voice.held.claim.conversation_id for voice in voices],
+                [voice.run_id for voice in voices],
+                [voice.held.claim.token for voice in voices],
+                [voice.last for voice in voices],
+                [voice.calls for voice in voices],
+                [len(batch) for batch in batches],
+                [event for batch in batches for event, _ in batch],
+                [body for batch in batches for _, body in batch],
+                timedelta(seconds=self._lease),
+                again=True,
+            )
+        except Unavailable:
+            # Said again in a moment, while the lease lasts; then its deadline ends the run.
+            for voice, batch in zip(voices, batches, strict=True):
+                voice.give_back(batch)
+            return
+        last = {row["run_id"]: row["last_event"] for row in rows}
+        for voice, batch, calls in zip(voices, batches, used, strict=True):
+            before = voice.last
+            voice.stored(last[voice.run_id], calls)
+            if not voice.lost:
+                voice.held.renewed(now)
+                self._told(
+                    voice.held.claim.conversation_id,
+                    voice.run_id,
+                    before,
+                    [one for one in batch if one[0] != "usage"],
+                )

@@ -1,0 +1,103 @@
+"""All that works on lanes in one process: put together for ``serve`` and for ``worker`` alike."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+from structlog.typing import FilteringBoundLogger
+
+from greffier.agents.follow import Runs
+from greffier.agents.run import CONCURRENCY, ProviderBook, RunLanes
+from greffier.agents.tools import Tools
+from greffier.deliver.worker import Worker
+from greffier.publish.bus import Wake
+from greffier.publish.feed import Feed
+from greffier.store.database import Database
+
+
+class Work:
+    """The worker of this process, what it does with which lanes, and who wakes it."""
+
+    def __init__(
+        self,
+        database: Database,
+        feed: Feed,
+        runs: Runs,
+        providers: ProviderBook,
+        *,
+        log: FilteringBoundLogger,
+        tools: Tools | None = None,
+        run_lease: float = 30.0,
+        run_concurrency: int = CONCURRENCY,
+        grace: float = 10.0,
+    ) -> None:
+        """Put it together; it works while ``run`` does.
+
+        Args:
+            database: Where the lanes are.
+            feed: Hears of lanes that are due in other processes.
+            runs: Told of what runs say.
+            providers: Who answers for agents; closed at the end.
+            log: Told how runs ended, and what went wrong.
+            tools: What models may call here.
+            run_lease: Seconds after which a silent worker has lost its run.
+            run_concurrency: Runs at the same time.
+            grace: Seconds that work under way has to end in when it is stopped.
+        """
+        self.tools = tools or Tools()
+        self._providers = providers
+        self._runs = RunLanes(
+            database, providers, self.tools, runs, log=log, lease=run_lease,
+            concurrency=run_concurrency,
+        )  # fmt: skip
+        self.worker = Worker(database, [self._runs], log=log, grace=grace)
+        feed.listen_for_work(self.heard)
+
+    def heard(self, wake: Wake | None) -> None:
+        """Hear a wake-up: something is due, or it may be."""
+        if wake is None or wake.due:
+            self.worker.wake()
+
+    def stop(self) -> None:
+        """Begin nothing more; ``run`` ends when what is under way has ended or time is up."""
+        self.worker.stop()
+
+    async def run(self) -> None:
+        """Work until stopped or cancelled."""
+        storing = asyncio.get_running_loop().create_task(self._runs.run())
+        working = asyncio.get_running_loop().create_task(self.worker.run())
+        try:
+            # Who stores breaks only by a fault of ours; then nothing may go on unheard.
+            await asyncio.wait({storing, working}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            # What is cut short stores its last words yet.
+            working.cancel()
+            await asyncio.wait({working})
+            storing.cancel()
+            await asyncio.wait({storing})
+            await self._providers.close()
+        for task in (storing, working):
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[asyncio.Task[None]]:
+        """Work beside a block; at its end what is under way has its grace, and is then let go."""
+        task = asyncio.get_running_loop().create_task(self.run())
+        try:
+            yield task
+        finally:
+            self.stop()
+            await asyncio.wait({task})
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
+
+
+def due(feed: Feed, work: Work | None, conversation_id: UUID) -> None:
+    """Tell this process and the others that a conversation's lanes are due."""
+    feed.say(Wake(conversation_id, 0, people=False, due=True))
+    if work is not None:
+        work.worker.wake()

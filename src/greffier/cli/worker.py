@@ -1,0 +1,43 @@
+"""greffier worker."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from greffier.cli.common import Config, DatabaseUrl, DataDir, load_settings
+
+
+def worker(
+    *,
+    run_concurrency: Annotated[
+        int | None, typer.Option(help="Runs at the same time (256).", show_default=False)
+    ] = None,
+    log_level: Annotated[
+        str | None,
+        typer.Option(help="debug, info, warning or error.", show_default=False),
+    ] = None,
+    log_format: Annotated[
+        str | None, typer.Option(help="auto, json or console.", show_default=False)
+    ] = None,
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
+    config: Config = None,
+) -> None:
+    """Answer for agents and deliver, without serving anybody.
+
+    `greffier serve` does this too unless the setting WORK is off; run as many of these beside it as
+    there is work for, on any machine that reaches the database.
+    """
+    settings = load_settings(
+        database_url,
+        data_dir,
+        config,
+        run_concurrency=run_concurrency,
+        log_level=log_level,
+        log_format=log_format,
+    )
+    from greffier.server.work import run  # noqa: PLC0415
+
+    run(settings)

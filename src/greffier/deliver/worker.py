@@ -1,0 +1,277 @@
+"""The worker: claims lanes that are due, works on them while their leases last, and lets go.
+
+Polling is the truth and a wake-up only shortens the wait, so a lost one costs a poll.  A worker
+trusts its own clock for one thing: to stop before its lease can be over.  That it did not is found
+out by the database, which refuses each write of whoever holds a lane no longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from structlog.typing import FilteringBoundLogger
+
+from greffier.deliver import lanes
+from greffier.deliver.lanes import Claim, LaneKind
+from greffier.errors import Error, Unavailable
+from greffier.store.database import Database
+
+#: Seconds between two looks for lanes that are due, when nobody calls.
+POLL = 1.0
+#: Renewals in a lease: five may fail before it is over.
+RENEWALS = 6
+#: Lanes claimed in one statement: beyond this other workers get a chance between.
+AT_ONCE = 50
+
+
+class Lost(Exception):
+    """The lane is no longer ours: drop everything."""
+
+
+class Held:
+    """A lane while a worker holds it."""
+
+    def __init__(self, claim: Claim, lease: float, until: float) -> None:
+        """Hold a lane.
+
+        Args:
+            claim: The lane, and with what it is held.
+            lease: Seconds a renewal lasts.
+            until: When the lease may be over at the earliest, by the event loop's clock: counted
+                from before the claim was asked for.
+        """
+        self.claim = claim
+        self.lease = lease
+        self.until = until
+        self.lost = False
+        self._deadline: asyncio.Timeout | None = None
+
+    def renewed(self, asked_at: float) -> None:
+        """Hear that the lease was renewed by a call that began at a time of the loop's clock."""
+        self.until = max(self.until, asked_at + self.lease)
+        if self._deadline is not None and not self._deadline.expired():
+            self._deadline.reschedule(self.until)
+
+    def lose(self) -> None:
+        """Hear that the lane is somebody else's: whoever works on it is stopped."""
+        self.lost = True
+        if self._deadline is not None and not self._deadline.expired():
+            self._deadline.reschedule(asyncio.get_running_loop().time())
+
+    @contextlib.asynccontextmanager
+    async def within_lease(self):  # type: ignore[no-untyped-def]  # noqa: ANN201
+        """Run a block that is stopped when the lease may be over, or is known to be.
+
+        Raises:
+            Lost: It was stopped.
+        """
+        try:
+            async with asyncio.timeout_at(self.until) as self._deadline:
+                yield
+        except TimeoutError:
+            if self._deadline is None or not self._deadline.expired():
+                raise
+            self.lost = True
+            raise Lost from None
+
+
+class Kind(Protocol):
+    """What to do with lanes of one kind."""
+
+    name: LaneKind
+    #: Lanes worked on at the same time in one process.
+    concurrency: int
+    #: Seconds a lane is ours without renewal.
+    lease: float
+    #: Lost leases after which a lane is parked; None: never.
+    max_tries: int | None
+
+    async def work(self, held: Held) -> None:
+        """Work on a lane, and settle it by a call that brings its token.
+
+        Cancelled when the worker stops and its time is up; then too the lane is to be settled or
+        left as it is, and it is released if it is still held.
+
+        Raises:
+            Lost: A write was refused.
+        """
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a worker met, since it began."""
+
+    claimed: int = 0
+    #: Leases that ended, or were taken, while somebody worked on them.
+    lost: int = 0
+    #: Work that ended with an error nobody had thought of.
+    broken: int = 0
+
+
+class Worker:
+    """Works on lanes of some kinds, in this process."""
+
+    def __init__(
+        self,
+        database: Database,
+        kinds: Sequence[Kind],
+        *,
+        log: FilteringBoundLogger,
+        poll: float = POLL,
+        grace: float = 10.0,
+    ) -> None:
+        """Make a worker; it works while ``run`` does.
+
+        Args:
+            database: Where the lanes are.
+            kinds: What to do with which.
+            log: Told of what went wrong.
+            poll: Seconds between two looks when nobody calls.
+            grace: Seconds that work under way has to end after ``stop``.
+        """
+        self._database = database
+        self._kinds = kinds
+        self._log = log
+        self._poll = poll
+        self._grace = grace
+        self._looks = {kind.name: asyncio.Event() for kind in kinds}
+        self._held: dict[asyncio.Task[None], tuple[Kind, Held]] = {}
+        self._stopping = asyncio.Event()
+        self.owner = f"{socket.gethostname()}:{os.getpid()}"
+        self.counts = Counts()
+
+    @property
+    def busy(self) -> int:
+        """How many lanes it works on."""
+        return len(self._held)
+
+    def wake(self) -> None:
+        """Look now; a hint, which may be lost."""
+        for look in self._looks.values():
+            look.set()
+
+    def stop(self) -> None:
+        """Claim nothing more; ``run`` ends when what is under way has ended, or time is up."""
+        self._stopping.set()
+        self.wake()
+
+    async def run(self) -> None:
+        """Work until stopped or cancelled; whatever is held is settled or released then."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                renewing = group.create_task(self._renew())
+                claiming = [group.create_task(self._claim(kind)) for kind in self._kinds]
+                await self._stopping.wait()
+                await asyncio.wait(claiming)
+                if self._held:
+                    await asyncio.wait(list(self._held), timeout=self._grace)
+                await self._end()
+                renewing.cancel()
+        finally:
+            await self._end()
+
+    async def _end(self) -> None:
+        """Cancel what is still under way, and wait until it has let go."""
+        tasks = list(self._held)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    # -- claiming ------------------------------------------------------------------------------
+
+    async def _claim(self, kind: Kind) -> None:
+        look = self._looks[kind.name]
+        loop = asyncio.get_running_loop()
+        while not self._stopping.is_set():
+            # Lowered before the look: whoever calls during it is heard in the next.
+            look.clear()
+            working = sum(one is kind for one, _ in self._held.values())
+            room = min(kind.concurrency - working, AT_ONCE)
+            found: list[Claim] = []
+            if room > 0:
+                asked_at = loop.time()
+                try:
+                    found = await lanes.claim(
+                        self._database, kind.name, self.owner, room, kind.lease, kind.max_tries
+                    )
+                except Unavailable:
+                    # The poll comes back; nothing tells when a database does.
+                    found = []
+                for claim in found:
+                    self._begin(kind, Held(claim, kind.lease, asked_at + kind.lease))
+            if len(found) < AT_ONCE or room <= 0:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._poll):
+                        await look.wait()
+
+    def _begin(self, kind: Kind, held: Held) -> None:
+        self.counts.claimed += 1
+        task = asyncio.get_running_loop().create_task(self._work(kind, held))
+        self._held[task] = (kind, held)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        kind, _ = self._held.pop(task)
+        # There is room again, and its lane may be due again.
+        self._looks[kind.name].set()
+
+    async def _work(self, kind: Kind, held: Held) -> None:
+        claim = held.claim
+        try:
+            async with held.within_lease():
+                await kind.work(held)
+        except Lost:
+            held.lost = True
+            self.counts.lost += 1
+            self._log.warning(
+                "lane lost", kind=kind.name, conversation_id=str(claim.conversation_id),
+                fence=claim.fence,
+            )  # fmt: skip
+        except asyncio.CancelledError:
+            if not held.lost:
+                with contextlib.suppress(Error):
+                    await lanes.release(self._database, claim)
+            raise
+        except Exception as error:  # noqa: BLE001 - one lane's trouble is not the others'
+            # Its lease runs out, which counts as a try: what always breaks is parked in the end.
+            self.counts.broken += 1
+            self._log.error(
+                "work broke", kind=kind.name, conversation_id=str(claim.conversation_id),
+                fence=claim.fence, error=type(error).__name__,
+            )  # fmt: skip
+
+    # -- renewing ------------------------------------------------------------------------------
+
+    async def _renew(self) -> None:
+        """Renew, six times in a lease, what did not renew itself by what it wrote."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(min(kind.lease for kind in self._kinds) / RENEWALS)
+            for kind in self._kinds:
+                now = loop.time()
+                old = [
+                    held
+                    for one, held in self._held.values()
+                    if one is kind and held.until - now < kind.lease * (RENEWALS - 1) / RENEWALS
+                ]
+                if not old:
+                    continue
+                try:
+                    kept = await lanes.heartbeat(
+                        self._database, [held.claim for held in old], kind.lease
+                    )
+                except Unavailable:
+                    # There are more tries in each lease; then its deadline stops the work.
+                    continue
+                for held in old:
+                    if held.claim.lane_id in kept:
+                        held.renewed(now)
+                    elif any(one is held for _, one in self._held.values()):
+                        held.lose()

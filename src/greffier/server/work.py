@@ -1,0 +1,69 @@
+"""Work on lanes in a process that serves nobody: what ``greffier worker`` does."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from greffier._version import __version__
+from greffier.agents.follow import Runs
+from greffier.publish.bus import PostgresBus
+from greffier.publish.feed import Feed
+from greffier.server.app import limits, work
+from greffier.server.logs import make_logger, take_over
+from greffier.server.run import Stop, Unhandled, loop_factory, open_database_of
+from greffier.settings import Settings
+
+
+def run(settings: Settings) -> None:
+    """Work until a signal says to stop, on a loop of its own.
+
+    Raises:
+        SettingsError, SchemaError, EmbeddedError, Unavailable: It cannot start.
+    """
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(serve(settings))
+
+
+async def serve(settings: Settings) -> None:
+    """Answer for agents and deliver, until SIGTERM or SIGINT.
+
+    Then nothing new is begun, and what is under way has ``SHUTDOWN_SECONDS`` to end in; a second
+    signal does not wait for it: a run is then ended as interrupted, with what it has said.
+
+    Raises:
+        SchemaError, EmbeddedError, Unavailable: There is no database to work for.
+    """
+    log = make_logger(settings.log_level, settings.log_format)
+    take_over(log, settings.log_level)
+    asyncio.get_running_loop().set_exception_handler(Unhandled(log))
+    stop = Stop()
+    with stop.on_signals():
+        async with stop.cuts_short(), open_database_of(settings) as database:
+            stop.waits()
+            feed = Feed(database, PostgresBus(database.dsn), limits=limits(settings))
+            runs = Runs(database, feed.say, limits=limits(settings))
+            job = work(database, settings, feed, runs, log)
+            feeding = asyncio.create_task(feed.run())
+            try:
+                async with job.running() as working:
+                    print(  # noqa: T201 - talk for the person who started it
+                        f"Greffier {__version__} works as {job.worker.owner}",
+                        file=sys.stderr,
+                        flush=True,
+                    )
+                    asked = asyncio.create_task(stop.asked.wait())
+                    # A worker that broke says why and is started again by whoever looks after it.
+                    await asyncio.wait(
+                        {asked, working, feeding}, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    asked.cancel()
+                    job.stop()
+                    hurry = asyncio.create_task(stop.hurry.wait())
+                    await asyncio.wait({hurry, working}, return_when=asyncio.FIRST_COMPLETED)
+                    hurry.cancel()
+                    working.cancel()
+            finally:
+                feeding.cancel()
+                await asyncio.wait({feeding})
+    log.info("stopped")
