@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
+from typing import Any, Literal
 from uuid import UUID
 
 import pytest
@@ -141,12 +142,12 @@ def remove(history: History) -> None:
 
 def erase(history: History) -> None:
     """A message is erased, and its content comes once more."""
-    history.erased(message_id(8), rev=9)
+    history.erased(message_id(8), rev=10)
     assert history.record is not None
-    history.record = tuple(
-        one._replace(content=None) if one.seq == MESSAGES else one for one in history.record
-    )
-    history.readings.pop()
+    gone = history.record[-1]._replace(content=None, rev=10)
+    history.final([*history.record[:-1], gone], rev=10)
+    history.delivered("bob", since=9, rev=10, seen=[gone])
+    history.read("eve", invoked=history.clock(), rev=10, seen=[gone._replace(content="n8", rev=9)])
 
 
 def show_the_refused(history: History) -> None:
@@ -161,6 +162,180 @@ def answer_too_early(history: History) -> None:
     """A message that was answered before another was begun stands behind it."""
     first, second = history.attempts[2], history.attempts[3]
     second.invoked, second.completed = first.invoked - 2, first.invoked - 1
+
+
+def altered() -> History:
+    """The same, and then all that may be done to it, followed by bob from his page on.
+
+    Rev 10 edits message 8, rev 11 deletes 7, rev 12 erases 6; 13 rewinds after 4, 14 says message 9
+    on the new path, 15 brings the former path back.
+    """
+    history = clean()
+    assert history.record is not None
+    record = {one.seq: one for one in history.record}
+    following = history.followings["bob"]
+    following.base = ()
+
+    def alter(seq: int, kind: Literal["edit", "delete", "erase"], content: str | None) -> None:
+        rev = history.record_rev + 1
+        process = "ada" if seq % 2 else "eve"
+        history.done(history.altering(process, message_id(seq), kind, content), rev=rev)
+        record[seq] = record[seq]._replace(rev=rev, content=content)
+        show(rev, seen=[record[seq]])
+
+    def show(rev: int, **what: Any) -> None:
+        history.delivered("bob", since=rev - 1, rev=rev, **{"seen": (), **what})
+        history.record_rev = rev
+
+    alter(8, "edit", "n8, better")
+    alter(7, "delete", None)
+    alter(6, "erase", None)
+    history.done(history.turning("ada", after=4), rev=13)
+    show(13, superseded=[(5, 8)])
+    history.ok(history.invoke("eve", message_id(9)), seq=9, rev=14)
+    record[9] = Seen(9, message_id(9), 14, "n9")
+    show(14, seen=[record[9]])
+    former = [record[seq] for seq in (1, 2, 3, 4, 9)]
+    history.read("ada", invoked=history.clock(), rev=14, seen=former)
+    history.done(history.turning("ada", path=[(1, 8)]), rev=15)
+    show(15, seen=[record[seq] for seq in (5, 8, 7, 6)], superseded=[(9, 9)])
+    active = [record[seq] for seq in range(1, 9)]
+    history.read("ada", invoked=history.clock(), rev=15, seen=active)
+    history.final([record[seq] for seq in range(1, 10)], rev=15, active=range(1, 9))
+    return history
+
+
+def reread(history: History, seq: int, **changed: Any) -> None:
+    """The last page shows a message otherwise."""
+    last = history.readings[-1]
+    seen = [one._replace(**changed) if one.seq == seq else one for one in last.seen]
+    history.readings[-1] = last._replace(seen=tuple(seen))
+
+
+def show_the_old_text(history: History) -> None:
+    """Who could know of an edit is shown what was there before."""
+    reread(history, 8, rev=9, content="n8")
+
+
+def tear_a_text(history: History) -> None:
+    """One version of a message has two contents."""
+    reread(history, 8, content="n8, worse")
+
+
+def store_another_text(history: History) -> None:
+    """What everybody sees is not what its author was told is stored."""
+    (edit,) = [one for one in history.alterations if one.kind == "edit"]
+    edit.content = "n8, as they said"
+
+
+def show_a_refused_text(history: History) -> None:
+    """An edit that was refused for good is seen all the same."""
+    history.fail(history.altering("eve", message_id(2), "edit", "n2"))
+
+
+def show_the_deleted(history: History) -> None:
+    """A page shows the content of a message that was deleted before."""
+    reread(history, 7, rev=8, content="n7")
+
+
+def show_the_erased(history: History) -> None:
+    """A page shows the content of a message that was erased before."""
+    reread(history, 6, rev=7, content="n6")
+
+
+def show_the_rewound(history: History) -> None:
+    """A page of the new path shows a message of the path that was left."""
+    page = history.readings[-2]
+    left = deliveries(history)[4].seen[0]
+    history.readings[-2] = page._replace(seen=(*page.seen, left))
+
+
+def deliver_the_rewound(history: History) -> None:
+    """A change that comes after a rewind carries a message that it took off."""
+    at = next(n for n, one in enumerate(deliveries(history)) if one.rev == 14)
+    left = deliveries(history)[4].seen[0]
+    delivery = deliveries(history)[at]
+    deliveries(history)[at] = delivery._replace(seen=(*delivery.seen, left))
+
+
+def keep_the_rewound(history: History) -> None:
+    """Nobody tells a follower that a path was left; in the end they show what is not on it."""
+    deliveries(history)[-1] = deliveries(history)[-1]._replace(superseded=())
+
+
+def bring_back_too_little(history: History) -> None:
+    """A branch is activated, and a follower lacks a message of it."""
+    last = deliveries(history)[-1]
+    deliveries(history)[-1] = last._replace(seen=last.seen[1:])
+
+
+def forget_an_edit(history: History) -> None:
+    """A change that carries an edit comes without it, and the follower keeps the old text."""
+    early = next(n for n, one in enumerate(deliveries(history)) if one.rev == 10)
+    deliveries(history)[early] = deliveries(history)[early]._replace(seen=())
+    last = deliveries(history)[-1]
+    deliveries(history)[-1] = last._replace(
+        seen=tuple(one for one in last.seen if one.seq != 8), superseded=((9, 9),)
+    )
+    rewind = next(n for n, one in enumerate(deliveries(history)) if one.rev == 13)
+    deliveries(history)[rewind] = deliveries(history)[rewind]._replace(superseded=((5, 7),))
+
+
+def answer_an_edit_stale(history: History) -> None:
+    """Who was told that their edit is stored reads a state before it."""
+    history.read("eve", invoked=history.clock(), rev=9, seen=())
+
+
+@pytest.mark.parametrize(
+    ("plant", "kinds"),
+    [
+        (show_the_old_text, ["stale-version"]),
+        (tear_a_text, ["inconsistent-content"]),
+        (store_another_text, ["inconsistent-content"] * 4),
+        (show_a_refused_text, None),
+        (show_the_deleted, ["content-after-deletion"]),
+        (show_the_erased, ["content-after-erasure"]),
+        (show_the_rewound, ["superseded-shown"]),
+        (deliver_the_rewound, ["superseded-shown"]),
+        (keep_the_rewound, ["superseded-shown"]),
+        (bring_back_too_little, ["skipped"]),
+        (forget_an_edit, ["stale-version"]),
+        (answer_an_edit_stale, ["stale-own-read"]),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_a_fault_in_what_was_altered_is_found_and_nothing_else(
+    plant: Callable[[History], None], kinds: list[str] | None
+) -> None:
+    """Edits, deletions, erasures, rewinds and branches are judged like words."""
+    history = altered()
+    plant(history)
+
+    found = [one.kind for one in check(history)]
+    if kinds is None:
+        # Seen by everybody who saw the message.
+        assert set(found) == {"aborted-read"}
+    else:
+        assert sorted(found) == kinds
+
+
+def test_what_was_altered_well_has_no_findings() -> None:
+    """No false alarm: also where changes are folded, and where an outcome is not known."""
+    folded = altered()
+    several = deliveries(folded)
+    last = several[-1]
+    at = next(n for n, one in enumerate(several) if one.rev == 13)
+    # Rewound, continued and brought back in one change: what was there comes again, 9 never.
+    several[at:] = [Delivery(last.at, 12, 15, last.seen)]
+    unsure = altered()
+    for turn in unsure.turns:
+        unsure.unknown(turn)
+    for alteration in unsure.alterations:
+        unsure.unknown(alteration)
+
+    assert check(altered()) == []
+    assert check(folded) == []
+    assert check(unsure) == []
 
 
 @pytest.mark.parametrize(

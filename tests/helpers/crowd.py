@@ -7,22 +7,34 @@ import contextlib
 import random
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 from uuid import UUID
 
 import httpx2
+import msgspec
 
 from greffier.client import Client, Failed, Outbox, connect
-from greffier.client.calls import Stored
+from greffier.client.calls import Stored, path
 from greffier.client.live import Via
+from greffier.client.outbox import comes_again
 from greffier.client.wire import Change
-from greffier.errors import Unavailable
+from greffier.errors import Error, Unavailable
 from greffier.model.ids import uuid7
 from greffier.model.message import Draft, Message
+from greffier.read.history import Branch
 from greffier.server.auth import issue
 from greffier.testing.consistency import Attempt, Finding, History, Seen, check
 from helpers.api import SECRET
 
 OWNER = "ada"
+
+
+class _Branches(msgspec.Struct):
+    data: list[Branch]
+
+
+class _Activated(msgspec.Struct):
+    rev: int
 
 
 def token(user: str) -> str:
@@ -89,7 +101,7 @@ class Crowd:
         page = await client.messages.recent(self.talk)
         follower = Follower(name, page.rev)
         follower.goes.set()
-        self.history.started(name, rev=page.rev, user=user)
+        self.history.started(name, rev=page.rev, user=user, base=map(seen, page.data))
         self.followers.append(follower)
         changes = client.follow(self.talk, since=page.rev, epoch=page.epoch, via=via)
         self._tasks[name] = asyncio.create_task(self._note(follower, changes))
@@ -119,13 +131,32 @@ class Crowd:
                 follower.moved.set()
 
     async def write(
-        self, client: Client, user: str, contents: Sequence[str], *, reads: bool = True
+        self,
+        client: Client,
+        user: str,
+        contents: Sequence[str],
+        *,
+        reads: bool = True,
+        alters: bool = False,
+        turns: bool = False,
     ) -> None:
-        """Say these, one after the other, whatever happens; and read after each."""
+        """Say these, one after the other, whatever happens; and read after each.
+
+        Args:
+            client: Theirs.
+            user: Who.
+            contents: What they say.
+            reads: Whether they read a page after each.
+            alters: Whether they also edit, delete and erase what they said.
+            turns: Whether they, the owner, also rewind and bring branches back.
+        """
         waiting: dict[UUID | None, Attempt] = {}
+        mine: list[Message] = []
+        chance = random.Random(user)
 
         def told(_: UUID, how: Stored | Failed) -> None:
             if isinstance(how, Stored):
+                mine.append(how.message)
                 self.history.ok(waiting[how.message.id], seq=how.message.seq, rev=how.rev)
             elif how.definite:
                 self.history.fail(waiting[how.draft.id])
@@ -135,12 +166,16 @@ class Crowd:
         outbox = Outbox(client.messages.put, told)
         sending = asyncio.create_task(outbox.run())
         try:
-            for content in contents:
+            for number, content in enumerate(contents):
                 draft = Draft(id=uuid7(), content=content)
                 assert draft.id is not None
                 waiting[draft.id] = self.history.invoke(user, draft.id)
                 outbox.send(self.talk, draft)
                 await outbox.drained()
+                if alters and mine and number % 2:
+                    await self._alter(client, user, chance.choice(mine), number)
+                if turns and mine and number % 5 == 4:
+                    await self._turn(client, user, chance)
                 if reads:
                     invoked = self.history.clock()
                     with contextlib.suppress(Unavailable):
@@ -153,21 +188,73 @@ class Crowd:
             with contextlib.suppress(asyncio.CancelledError):
                 await sending
 
+    async def _alter(self, client: Client, user: str, message: Message, number: int) -> None:
+        """Do something to a message of one's own, once."""
+        kind: Literal["edit", "delete", "erase"]
+        kind = ("edit", "delete", "edit", "erase")[number // 2 % 4]
+        content = f"{message.content}, edited {number}" if kind == "edit" else None
+        alteration = self.history.altering(user, message.id, kind, content)
+        try:
+            if content is not None:
+                rev = (await client.messages.edit(self.talk, message.seq, content)).rev
+            else:
+                await client.messages.delete(self.talk, message.seq, erase=kind == "erase")
+                # At the latest: what says that it is done names no rev.
+                rev = (await client.messages.get(self.talk, message.seq)).rev
+        except Error as error:
+            (self.history.unknown if comes_again(error) else self.history.fail)(alteration)
+        else:
+            self.history.done(alteration, rev=rev)
+
+    async def _turn(self, client: Client, user: str, chance: random.Random) -> None:
+        """Rewind a little, or bring the path back that was left last."""
+        try:
+            branches = (await client.wire.get(path(self.talk, "branches"), _Branches)).data
+            page = await client.messages.recent(self.talk, limit=5)
+        except Unavailable:
+            return
+        if branches and chance.random() < 0.5:
+            last = max(branches, key=lambda one: one.left_at_rev)
+            turn = self.history.turning(user, path=last.path)
+            work = self._activated(client, last.id)
+        else:
+            after = page.data[0].seq
+            turn = self.history.turning(user, after=after)
+            work = self._rewound(client, after)
+        try:
+            rev = await work
+        except Error as error:
+            (self.history.unknown if comes_again(error) else self.history.fail)(turn)
+        else:
+            self.history.done(turn, rev=rev)
+
+    async def _rewound(self, client: Client, after: int) -> int:
+        return (await client.messages.rewound(self.talk, after)).rev
+
+    async def _activated(self, client: Client, branch: UUID) -> int:
+        body = await client.wire.write("POST", path(self.talk, "branches", branch, "activate"))
+        return msgspec.json.decode(body, type=_Activated).rev
+
+    async def _whole(self, client: Client, *, superseded: bool) -> tuple[list[Seen], int]:
+        """Read all pages of the record, or of the path, and the rev of the last."""
+        found: list[Seen] = []
+        while True:
+            at = found[-1].seq if found else 0
+            page = await client.messages.after(self.talk, at, limit=200, superseded=superseded)
+            found += map(seen, page.data)
+            if not page.has_after:
+                return found, page.rev
+
     async def verdict(self, client: Client) -> list[Finding]:
         """Read the whole record, wait until all have come to it, and judge."""
-        record: list[Seen] = []
-        while True:
-            at = record[-1].seq if record else 0
-            page = await client.messages.after(self.talk, at, limit=200, superseded=True)
-            record += map(seen, page.data)
-            if not page.has_after:
-                break
-        self.history.final(record, rev=page.rev)
+        record, rev = await self._whole(client, superseded=True)
+        active, _ = await self._whole(client, superseded=False)
+        self.history.final(record, rev=rev, active=[one.seq for one in active])
         with contextlib.suppress(TimeoutError):
             # Who does not come is what the checker then finds.
             async with asyncio.timeout(30):
                 for follower in self.followers:
-                    await follower.reach(page.rev)
+                    await follower.reach(rev)
         return check(self.history)
 
     async def close(self) -> None:

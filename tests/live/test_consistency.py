@@ -16,7 +16,7 @@ from greffier.client import Client, connect, outbox
 from greffier.errors import NotFound
 from greffier.publish import feed
 from helpers.bad_bus import BadHub
-from helpers.crowd import Answerless, Crowd, room, token
+from helpers.crowd import OWNER, Answerless, Crowd, room, token
 from helpers.postgres import connected
 from helpers.proxy import proxied
 from live.conftest import Running, running
@@ -58,7 +58,7 @@ async def everybody(crowd: Crowd, people: list[Client], each: int = EACH) -> Non
     async with asyncio.TaskGroup() as group:
         for user, client in zip(WRITERS, people, strict=True):
             words = [f"{user} {number}" for number in range(each)]
-            group.create_task(crowd.write(client, user, words))
+            group.create_task(crowd.write(client, user, words, alters=True, turns=user == OWNER))
 
 
 async def again(fault: Callable[[], object], seconds: float) -> None:
@@ -90,8 +90,12 @@ async def test_two_servers_without_a_fault(servers: tuple[Running, Running]) -> 
         findings = await crowd.verdict(ada)
 
     assert findings == []
-    assert crowd.history.record is not None
-    assert len([a for a in crowd.history.attempts if a.outcome == "ok"]) == len(WRITERS) * EACH
+    history = crowd.history
+    assert len([one for one in history.attempts if one.outcome == "ok"]) == len(WRITERS) * EACH
+    # All of it happened: edits, deletions, erasures, rewinds and branches brought back.
+    altered = {one.kind for one in history.alterations if one.outcome == "ok"}
+    assert altered == {"edit", "delete", "erase"}
+    assert {one.after is None for one in history.turns if one.outcome == "ok"} == {True, False}
 
 
 async def test_a_bus_that_loses_doubles_and_reorders(
@@ -195,7 +199,9 @@ async def test_nobody_sees_anything_after_their_removal(servers: tuple[Running, 
         words = [f"n{number}" for number in range(EACH)]
         async with asyncio.TaskGroup() as group:
             for user, client in ((WRITERS[0], people[0]), (WRITERS[2], people[2])):
-                group.create_task(crowd.write(client, user, words))
+                group.create_task(
+                    crowd.write(client, user, words, alters=True, turns=user == OWNER)
+                )
             await ada.conversations.leave(crowd.talk, "bob")
         async with asyncio.timeout(20):
             ends = await asyncio.gather(*bobs, return_exceptions=True)

@@ -11,7 +11,7 @@ import pytest
 
 from greffier.client import connect, outbox
 from helpers.api import SECRET
-from helpers.crowd import room, token
+from helpers.crowd import OWNER, room, token
 from helpers.sample_data import sample_data
 from helpers.serving import started
 from live.conftest import Running
@@ -80,7 +80,9 @@ async def test_a_server_killed_again_and_again(
         async with asyncio.TaskGroup() as group:
             for user, client in zip(people, clients, strict=True):
                 words = [f"{user} {number}" for number in range(60)]
-                group.create_task(crowd.write(client, user, words))
+                group.create_task(
+                    crowd.write(client, user, words, alters=True, turns=user == OWNER)
+                )
         ended.set()
         kills = await killing
         findings = await crowd.verdict(ada)
