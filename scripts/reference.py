@@ -14,13 +14,15 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args, get_origin
 
-from pydantic import ByteSize
+from pydantic import BaseModel, ByteSize
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from greffier.agents.providers.protocol import FAILURES
 from greffier.errors import CODES, Error, Invalid, Unauthenticated, Unavailable
 from greffier.server.openapi import document, refusals, words
 from greffier.server.routes import ROUTES
@@ -75,6 +77,9 @@ EN = {
     "programs; `detail` is for people and may change. `validation` lists every fault in `errors`, "
     "each with a JSON pointer into the body, or the parameter. With `Retry-After` the same request "
     "may succeed after that many seconds. In Python each is a class of `greffier`.",
+    "failures": "How a run fails",
+    "failures_intro": "Where a model answers, a run may end as `run.failed` with one of these as "
+    "its `code`. They are no answers to a request: by then it was accepted.",
     "code": "code",
     "status": "status",
     "class": "Python",
@@ -94,6 +99,7 @@ EN = {
     "string": "a text",
     "folder": "a path",
     "boolean": "yes or no",
+    "tables": "tables by name",
 }
 
 FR = {
@@ -142,6 +148,9 @@ FR = {
     "fautes dans `errors`, chacune avec un pointeur JSON dans le corps, ou le paramètre. Avec "
     "`Retry-After`, la même demande peut réussir après ce nombre de secondes. En Python, chacun "
     "est une classe de `greffier`.",
+    "failures": "Comment échoue une réponse",
+    "failures_intro": "Là où répond un modèle, une réponse peut se terminer par `run.failed`, avec "
+    "l'un de ces `code`. Aucune demande n'est refusée ainsi : elle était déjà acceptée.",
     "code": "code",
     "status": "statut",
     "class": "Python",
@@ -162,6 +171,7 @@ FR = {
     "string": "un texte",
     "folder": "un chemin",
     "boolean": "oui ou non",
+    "tables": "des tableaux par nom",
 }
 
 
@@ -285,6 +295,12 @@ def errors(text: Text) -> Iterator[str]:
             for code, kind in sorted(CODES.items(), key=lambda one: (one[1].status, one[0]))
         ),
     )
+    yield f"## {text['failures']}"
+    yield text["failures_intro"]
+    yield _table(
+        (text["code"], text["means"]),
+        ((f'<a id="{code}"></a>`{code}`', words) for code, words in FAILURES.items()),
+    )
 
 
 def settings(text: Text) -> Iterator[str]:
@@ -296,6 +312,34 @@ def settings(text: Text) -> Iterator[str]:
             variable += f", `{PREFIX}{name.upper()}_FILE`"
         yield f"{variable} · {_kind(field, text)} · {text['default']} {_default(field, text)}"
         yield (field.description or "").replace("``", "`")
+        for table in _tables(field.annotation):
+            yield _fields(table, text)
+
+
+def _tables(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The tables that a setting is made of, and those within them."""
+    for one in get_args(annotation):
+        if isinstance(one, type) and issubclass(one, BaseModel):
+            yield one
+            for field in one.model_fields.values():
+                yield from _tables(field.annotation)
+
+
+def _fields(table: type[BaseModel], text: Text) -> str:
+    """Every field of a table, with what it says of itself."""
+    head = (f"`{table.__name__}`", text["type"], text["default"], text["note"])
+    return _table(
+        head,
+        (
+            (
+                f"`{name}`",
+                _kind(field, text),
+                text["required"] if field.is_required() else _default(field, text),
+                (field.description or "").replace("``", "`"),
+            )
+            for name, field in table.model_fields.items()
+        ),
+    )
 
 
 # -- pieces ----------------------------------------------------------------------------------------
@@ -350,6 +394,8 @@ def _kind(field: FieldInfo, text: Text) -> str:
         return text["one_of"].format(what=", ".join(f"`{one}`" for one in options))
     if get_origin(annotation) is list:
         return text["list_of"].format(what=text["secret" if is_secret(field) else "string"])
+    if get_origin(annotation) is dict:
+        return text["tables"]
     if is_secret(field):
         return text["secret"]
     kind = options[0] if options else annotation
@@ -358,6 +404,7 @@ def _kind(field: FieldInfo, text: Text) -> str:
         bool: "boolean",
         int: "integer",
         float: "number",
+        Decimal: "number",
         str: "string",
         Path: "folder",
     }
@@ -366,7 +413,7 @@ def _kind(field: FieldInfo, text: Text) -> str:
 
 def _default(field: FieldInfo, text: Text) -> str:
     value = field.default
-    if value is None or value is PydanticUndefined or value == []:
+    if value is None or value is PydanticUndefined or value in ([], {}):
         return text["none"]
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"

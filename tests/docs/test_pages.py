@@ -16,7 +16,7 @@ from greffier import errors
 from greffier.cli.app import app
 from greffier.server.routes import ROUTES
 from greffier.server.routes.web import SIGN_IN
-from greffier.settings import PREFIX, Settings, is_secret
+from greffier.settings import PREFIX, ProviderSettings, Settings, is_secret
 from helpers.documents import ROOT, Served, blocks, pages, prose, served, steps
 
 ENGLISH, FRENCH = pages("en"), pages("fr")
@@ -178,10 +178,15 @@ def test_settings_that_are_named_exist(page: Path) -> None:
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | secret | VARIABLES
 
     named = set(re.findall(r"\bGREFFIER_[A-Z][A-Z_]*", page.read_text(encoding="utf-8")))
-    assert named <= known
+    tables = {one for one in named if one.startswith(f"{PREFIX}PROVIDERS__")}
+    assert named - tables <= known
+    assert {one.split("__")[-1].lower() for one in tables} <= set(ProviderSettings.model_fields)
     for block in blocks(page):
         if block.language == "toml":
-            assert set(tomllib.loads(block.text)) <= set(Settings.model_fields)
+            said = tomllib.loads(block.text)
+            assert set(said) <= set(Settings.model_fields)
+            for table in said.get("providers", {}).values():
+                ProviderSettings(**{"kind": "openai", "key": "of-a-variable", **table})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

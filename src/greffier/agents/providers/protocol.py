@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias
 
 FinishReason: TypeAlias = Literal["stop", "tool_calls", "length", "content_filter"]
 
-#: The codes of a provider's failures, as they stand in a run's ``run.failed``, and what they mean.
+#: The codes by which an answer fails, as they stand in a run's ``run.failed``, and what they mean.
 FAILURES: Final[Mapping[str, str]] = {
     "provider-refused": "The provider will not answer this: the key, the model or a parameter is "
     "wrong, the credit is used up, or the request breaks its rules. Trying again changes nothing.",
@@ -21,8 +21,8 @@ FAILURES: Final[Mapping[str, str]] = {
     "allow.",
     "context-too-long": "The conversation is longer than the model can read; a smaller "
     "`history_limit` or fewer instructions and tools make it fit.",
-    "answer-too-long": "The arguments of the model's tool calls are larger than is kept of an "
-    "answer.",
+    "answer-too-long": "The model said more, or called for more tools, than is kept of an answer.",
+    "too-many-steps": "The model called for tools again and again, without coming to an answer.",
     "provider-not-configured": "The agent names a provider that this server's settings do not "
     "have, or whose package is not installed.",
 }
