@@ -12,6 +12,7 @@ from pathlib import Path
 import asyncpg
 
 from greffier.embedded.binaries import find
+from greffier.store import schema
 
 
 @contextlib.asynccontextmanager
@@ -69,3 +70,10 @@ async def primary_and_standby(folder: Path, *, delay_ms: int) -> AsyncIterator[t
             # Fast: the gentle way of SIGTERM waits for whoever is connected.
             server.send_signal(signal.SIGINT)
             await server.wait()
+
+
+async def caught_up(standby: str) -> None:
+    """Wait until the schema has come to the standby, which tells nobody."""
+    async with asyncio.timeout(30):
+        while (await schema.status(standby)).state != "current":  # noqa: ASYNC110
+            await asyncio.sleep(0.05)

@@ -15,7 +15,7 @@ from greffier.store import schema
 from greffier.store.database import open_database
 from greffier.store.position import Position
 from greffier.store.replicas import Replicas
-from helpers.standby import primary_and_standby
+from helpers.standby import caught_up, primary_and_standby
 from live.conftest import Running, running
 
 #: People who write and read at the same time, and how often each does: 200 writes, and with
@@ -73,13 +73,6 @@ async def test_a_late_standby_never_hides_a_write(tmp_path: Path) -> None:
 
             careless = [rounds(servers, f"v{n}", positions=False) for n in range(2)]
             assert sum(await asyncio.gather(*careless)) > 0
-
-
-async def caught_up(standby: str) -> None:
-    """Wait until the schema has come to the standby, which tells nobody."""
-    async with asyncio.timeout(30):
-        while (await schema.status(standby)).state != "current":  # noqa: ASYNC110
-            await asyncio.sleep(0.05)
 
 
 async def test_a_standby_that_has_caught_up_answers(tmp_path: Path) -> None:

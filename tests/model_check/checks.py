@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
@@ -16,6 +17,7 @@ from greffier import Gone, Greffier, NotFound
 from greffier.model.context import build_context
 from greffier.model.limits import DEFAULT
 from greffier.read import conversations, pages
+from greffier.store.database import Database
 from helpers.view import NOTHING, View, answers, look
 from model_check.record import Record
 from model_check.talk import Talk, stretches, window
@@ -59,8 +61,9 @@ class Checks:
         readers = [None, *(user for user, person in talk.people.items() if person.present)]
         await asyncio.gather(
             *(
-                self._catch_up(talk, view, fresh, random.choice(readers), random.choice(SIZES))
+                self._catch_up(database, talk, view, fresh, random.choice(readers), size)
                 for view in (NOTHING, slow, *views.values())
+                for database, size in self._places(random)
             ),
             *(self._seen_by(talk, reader) for reader in readers),
             *(self._page(talk, random.choice(readers), random) for _ in range(6)),
@@ -81,9 +84,9 @@ class Checks:
 
     async def absent(self, talk_id: UUID) -> None:
         """An erased conversation is gone for all."""
-        for reader in (None, "nobody"):
+        for (database, _), reader in itertools.product(self._places(Random(0)), (None, "nobody")):
             with contextlib.suppress(Gone):
-                await conversations.get(self.database, talk_id, reader)
+                await conversations.get(database, talk_id, reader)
                 raise AssertionError("an erased conversation was read")
 
     async def _whole_record(self, talk_id: UUID) -> list[dict[str, Any]]:
@@ -114,13 +117,30 @@ class Checks:
         ] == talk.participants()
         assert fresh.rev == talk.rev
 
+    def _places(self, random: Random) -> list[tuple[Database, int]]:
+        """Where to catch up, and in answers of how many bytes; on a standby, if there is one, too.
+
+        What the standby is asked for is at least what the last step wrote.
+        """
+        places = [(self.database, random.choice(SIZES))]
+        if self.database.replicas:
+            standby = self.database.at(self.database.position)
+            places.append((standby, random.choice(SIZES)))
+        return places
+
     async def _catch_up(
-        self, talk: Talk, view: View, fresh: View, reader: str | None, size: int
+        self,
+        database: Database,
+        talk: Talk,
+        view: View,
+        fresh: View,
+        reader: str | None,
+        size: int,
     ) -> None:
         """Who saw an earlier state and applies the changes has what a fresh read gives."""
         limits = replace(DEFAULT, page_bytes=size)
         since = view.rev
-        async for found in answers(self.database, talk.id, since, reader, limits=limits):
+        async for found in answers(database, talk.id, since, reader, limits=limits):
             assert not found.reset, f"since {since} cannot be continued"
             view = view.apply(found.body())
         said = f"from rev {since} to {view.rev}, {size} bytes at a time"

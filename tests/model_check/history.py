@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
 
-import greffier
 from greffier import Error, Gone, Greffier
 from greffier.access import SEE_USER
 from greffier.change import append as append_verb
@@ -24,6 +23,7 @@ from greffier.change.forget import ForgottenAccount, forget_user
 from greffier.model.conversation import ConversationPatch, NewConversation, NewParticipant
 from greffier.model.draft import Speaker
 from greffier.model.message import Draft, Function, Message, ToolCall
+from greffier.store.database import open_database
 from model_check.checks import Checks, plain
 from model_check.record import Record
 from model_check.steps import number, one_of, several, some_of, step
@@ -76,11 +76,17 @@ stale = one_of(None, None, None, 0, 1)
 class World:
     """One database, its event loop, and how many histories were made in it."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        replicas: Sequence[str] = (),
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
         # A loop of our own, so that a history is plain code without await.
-        self.loop = asyncio.new_event_loop()
-        self.opened = greffier.open(dsn)
-        self.g: Greffier = self.run(self.opened.__aenter__())
+        self.loop = loop or asyncio.new_event_loop()
+        self.opened = open_database(dsn, replicas=replicas)
+        self.g = Greffier(self.run(self.opened.__aenter__()))
         self.histories = 0
 
     def run(self, work: Awaitable[T]) -> T:
@@ -88,9 +94,8 @@ class World:
         return self.loop.run_until_complete(work)
 
     def close(self) -> None:
-        """Close the database and the loop."""
+        """Close the database."""
         self.run(self.opened.__aexit__(None, None, None))
-        self.loop.close()
 
 
 class History:
