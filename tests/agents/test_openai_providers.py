@@ -178,7 +178,12 @@ async def test_reasoning_is_told_apart(
     server: OpenAIServer, provider: OpenAIProvider, name: str
 ) -> None:
     """DeepSeek and xAI call it one thing, vLLM and Ollama another, and some send both."""
-    server.say(delta(**{name: "Hm"}), delta(reasoning="m.", reasoning_content="m."), "Oui")
+    server.say(
+        delta(**{name: "Hm"}),
+        delta(reasoning="m.", reasoning_content="m."),
+        delta(reasoning={"its": "own"}),
+        "Oui",
+    )
 
     assert (await pieces(provider))[:3] == [Reasoning("Hm"), Reasoning("m."), Content("Oui")]
 
@@ -542,6 +547,23 @@ async def test_a_wait_that_is_too_long_is_not_waited(
     assert (error.retry_after, pauses.seconds) == (3600, [])
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"message": "Limit reached", "code": "rate_limit_exceeded", "type": "tokens"},
+        {"message": "Quota exceeded, check your plan and billing details", "code": 429},
+    ],
+)
+async def test_a_limit_may_be_told_within_the_stream(
+    server: OpenAIServer, provider: OpenAIProvider, told: dict[str, Any]
+) -> None:
+    """Before the first word it is waited for like any other."""
+    server.play(event({"error": told}))
+    server.say("ok")
+
+    assert (await pieces(provider))[0] == Content("ok")
+
+
 async def test_an_empty_account_is_not_asked_again(
     server: OpenAIServer, provider: OpenAIProvider
 ) -> None:
@@ -683,18 +705,22 @@ async def test_a_conversation_that_is_too_long_is_told_as_such(
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (401, "The provider does not accept the key."),
+        (403, "The provider forbids this: to the key, or to everybody."),
+    ],
+)
 async def test_a_key_that_is_not_accepted(
-    server: OpenAIServer, provider: OpenAIProvider, status: int
+    server: OpenAIServer, provider: OpenAIProvider, status: int, told: str
 ) -> None:
     """Refused, without the provider's words: they hold pieces of the key."""
-    server.fail(status, f"Incorrect API key provided: {KEY[:8]}***. Find yours at …",
-                code="invalid_api_key")  # fmt: skip
+    server.fail(status, f"Incorrect API key provided: {KEY[:8]}***. Find yours at …")
 
     _, error = await failure(provider)
 
-    assert error.code == "provider-refused"
-    assert error.detail == "The provider does not accept the key."
+    assert (error.code, error.detail, error.retryable) == ("provider-refused", told, False)
 
 
 async def test_other_refusals_say_what_to_mend(

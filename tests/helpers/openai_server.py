@@ -251,11 +251,10 @@ class ScriptedServer:
             reply = self._reply(method, request)
             leaving = asyncio.ensure_future(reader.read(1))
             try:
-                await self._answer(writer, reply, leaving)
+                if await self._answer(writer, reply, leaving):
+                    request.answered.set()
             except ConnectionError:
                 request.hung_up.set()
-            else:
-                request.answered.set()
             finally:
                 leaving.cancel()
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -291,8 +290,8 @@ class ScriptedServer:
 
     async def _answer(
         self, writer: asyncio.StreamWriter, reply: Reply, leaving: asyncio.Future[bytes]
-    ) -> None:
-        """Send an answer; ConnectionError when they leave meanwhile."""
+    ) -> bool:
+        """Send an answer, and say whether to its end; ConnectionError when they leave meanwhile."""
         headers = {
             "content-type": "text/event-stream",
             "transfer-encoding": "chunked",
@@ -304,7 +303,7 @@ class ScriptedServer:
         for step in reply.steps:
             if isinstance(step, HangUp):
                 await writer.drain()
-                return
+                return False
             if isinstance(step, Pause):
                 await writer.drain()
                 await self._paused(step, leaving)
@@ -316,6 +315,7 @@ class ScriptedServer:
                 raise ConnectionResetError
         writer.write(b"0\r\n\r\n")
         await writer.drain()
+        return True
 
     async def _paused(self, step: Pause, leaving: asyncio.Future[bytes]) -> None:
         assert self._go_on is not None
@@ -342,11 +342,12 @@ class ScriptedServer:
             ended, self._go_on = asyncio.Event(), asyncio.Event()
             self._loop = asyncio.get_running_loop()
             server = await asyncio.start_server(self._serve, "127.0.0.1", port, limit=1 << 20)
-            async with server:
-                number = server.sockets[0].getsockname()[1]
-                self.url = f"http://127.0.0.1:{number}{self.root}"
-                ready.set()
-                await ended.wait()
+            number = server.sockets[0].getsockname()[1]
+            self.url = f"http://127.0.0.1:{number}{self.root}"
+            ready.set()
+            await ended.wait()
+            # Not waited for: who is in a pause without end is cancelled with the loop.
+            server.close()
 
         thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
         thread.start()

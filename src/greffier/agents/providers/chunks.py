@@ -124,29 +124,27 @@ class Chunks:
             if part.get("type") == "thinking":
                 thoughts = part.get("thinking")
                 for thought in thoughts if isinstance(thoughts, list) else ():
-                    yield from self._think(thought.get("text"))
+                    if isinstance(thought, Mapping):
+                        yield from self._think(thought.get("text"))
             else:
                 yield from self._say(part.get("text"))
 
     def _say(self, text: Any) -> Iterator[Piece]:
-        if text := _fed(self._content, text):
-            yield Content(text)
+        if text is None:
+            return
+        if not isinstance(text, str):
+            raise MalformedError("a text that is none")
         self.begun = True
+        if text := self._content.feed(text):
+            yield Content(text)
 
     def _think(self, text: Any) -> Iterator[Piece]:
-        if not text:
+        # No part of the form, so what is no text is some server's own and not malformed.
+        if not text or not isinstance(text, str):
             return
-        if text := _fed(self._reasoning, text):
-            yield Reasoning(text)
         self.begun = True
-
-
-def _fed(mending: Mending, text: Any) -> str:
-    if text is None:
-        return ""
-    if not isinstance(text, str):
-        raise MalformedError("a text that is none")
-    return mending.feed(text)
+        if text := self._reasoning.feed(text):
+            yield Reasoning(text)
 
 
 def _first(choices: Any) -> Mapping[str, Any] | None:

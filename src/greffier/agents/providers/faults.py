@@ -34,10 +34,14 @@ _TOO_LONG = re.compile(
 )
 # A limit on tokens a minute is told in similar words and has nothing to do with the window.
 _RATE = re.compile(r"rate.?limit|tokens per (?:min|day)|\bTP[MD]\b", re.IGNORECASE)
-_SPENT = re.compile(r"insufficient_quota|credit balance is too low|billing", re.IGNORECASE)
+_SPENT = re.compile(
+    r"insufficient_quota|credit balance is too low|billing_(?:hard_limit|not_active)", re.IGNORECASE
+)
 _OVERLOADED = frozenset({"overloaded_error", "api_error", "server_error", "timeout_error"})
 _REFUSED = frozenset({"invalid_request_error", "BadRequestError", "not_found_error"})
-_KEY_REFUSED = frozenset({"authentication_error", "permission_error", "invalid_api_key"})
+_KEY_REFUSED = frozenset({"authentication_error", "invalid_api_key"})
+_LIMITED = frozenset({"rate_limit_error", "rate_limit_exceeded"})
+_STATUS = re.compile(r"[45][0-9][0-9]")
 
 # Keys by their usual forms, what follows Bearer, and the names of accounts.
 _SECRET = re.compile(
@@ -77,7 +81,7 @@ def read(status: int | None, body: Any, headers: Mapping[str, str] | None = None
     for key, value in _leaves(body, 0):
         if key in ("code", "type", "param", "error_code") and isinstance(value, str | int):
             marks.append(str(value))
-            if status is None and key == "code" and _is_status(value):
+            if status is None and key == "code" and _STATUS.fullmatch(str(value)):
                 status = int(value)
         elif isinstance(value, str):
             words.append(value)
@@ -94,12 +98,15 @@ def classify(said: Said, *, secret: str = "") -> ProviderError:
     status, told = said.status, " ".join((said.words, *said.marks))
     marks = set(said.marks)
     quote = _quote(said.words, secret)
-    if status in {401, 403} or marks & _KEY_REFUSED:
+    if status == 401 or marks & _KEY_REFUSED:
         return ProviderError("provider-refused", "The provider does not accept the key.")
+    if status == 403 or "permission_error" in marks:
+        return ProviderError(
+            "provider-refused", "The provider forbids this: to the key, or to everybody."
+        )
     if status == 402 or _SPENT.search(told):
         return ProviderError("provider-refused", "The provider's account has no credit left.")
-    limited = status == 429 or "rate_limit_error" in marks
-    if limited or (status == 413 and _RATE.search(told)):
+    if status == 429 or marks & _LIMITED or (status == 413 and _RATE.search(told)):
         return ProviderError(
             "provider-rate-limited",
             "The provider asks to wait.",
@@ -175,10 +182,6 @@ def _leaves(value: Any, depth: int) -> Iterator[tuple[str, Any]]:
             yield from _leaves(item, depth + 1)
     else:
         yield "", value
-
-
-def _is_status(value: str | int) -> bool:
-    return str(value).isdigit() and 400 <= int(value) < 600
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
