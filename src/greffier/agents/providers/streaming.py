@@ -90,6 +90,7 @@ class SdkProvider(ABC, Generic[C]):
         self.patience = patience or Patience()
         self._sleep = sleep
         self._client: C | None = None
+        self._making = asyncio.Lock()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.base_url}>"
@@ -141,19 +142,25 @@ class SdkProvider(ABC, Generic[C]):
         """Make the client, once."""
         if self._client is not None:
             return self._client
-        try:
-            # 0.6 s of CPU: in a thread, so that nobody else waits for it.
-            await asyncio.to_thread(import_module, self.package)
-        except ModuleNotFoundError as error:
-            if error.name != self.package:
-                raise
-            raise ProviderError(
-                "provider-not-configured",
-                f"This server cannot ask {self.package}: install {self.extra}.",
-            ) from None
-        if self._client is None:  # another answer may have made it meanwhile
-            self._client = self._make()
-        return self._client
+        # One at a time: those who ask first ask together, after a restart.
+        async with self._making:
+            if self._client is None:
+                try:
+                    # 0.6 s of CPU for the package, 0.1 for a client and its certificates: in a
+                    # thread, so that nobody else waits for it.
+                    self._client = await asyncio.to_thread(self._load)
+                except ModuleNotFoundError as error:
+                    if error.name != self.package:
+                        raise
+                    raise ProviderError(
+                        "provider-not-configured",
+                        f"This server cannot ask {self.package}: install {self.extra}.",
+                    ) from None
+            return self._client
+
+    def _load(self) -> C:
+        import_module(self.package)
+        return self._make()
 
     def _fault(self, error: BaseException) -> ProviderError:
         """Say what an exception means."""
@@ -172,7 +179,7 @@ class SdkProvider(ABC, Generic[C]):
 
     @abstractmethod
     def _make(self) -> C:
-        """Make the SDK's client."""
+        """Make the SDK's client; in a thread."""
 
     @abstractmethod
     async def _begin(self, client: C, ask: Ask, watch: Watch) -> Stream:
