@@ -213,7 +213,7 @@ class Settings(BaseSettings):
     Nothing is converted."""
 
     work: bool = True
-    """Whether ``serve`` also answers for agents and delivers; otherwise ``greffier worker`` does."""
+    """Whether ``serve`` also answers for agents and delivers; else ``greffier worker`` does."""
 
     run_lease_seconds: float = Field(default=30, ge=1)
     """Seconds after which a run whose worker is silent is ended as interrupted."""
