@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from decimal import Decimal
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from greffier.agents.providers import protocol
 from greffier.agents.providers.anthropic import AnthropicProvider
 from greffier.agents.providers.echo import Echo
 from greffier.agents.providers.openai import OpenAIProvider
@@ -129,6 +131,18 @@ def test_an_sdk_is_imported_when_it_is_asked_and_not_before() -> None:
     )
 
     assert done.stdout == "[]\n"
+
+
+def test_every_way_to_fail_is_documented() -> None:
+    """The reference is made of these words; a script alone has codes of its own."""
+    source = Path(protocol.__file__).parents[1]
+    raised = {
+        code
+        for file in source.rglob("*.py")
+        for code in re.findall(r"ProviderError\(\s*\"([a-z-]+)\"", file.read_text("utf-8"))
+    }
+
+    assert raised == set(protocol.FAILURES)
 
 
 # -- settings --------------------------------------------------------------------------------------
