@@ -16,7 +16,9 @@ from greffier.library import Greffier
 from greffier.library import open as open_record
 from greffier.read.audit import CHECKS, Report, audit
 from greffier.store.queries import queries
+from helpers.lanes import Hand
 from helpers.postgres import connected, new_database
+from helpers.work_faults import WORK_FAULTS, work
 
 if TYPE_CHECKING:
     from cli.conftest import Cli
@@ -276,7 +278,7 @@ class Spoilt:
 
 @pytest_asyncio.fixture(scope="module")
 async def spoilt(postgres: str, template: str) -> AsyncIterator[Spoilt]:
-    """Every fault of ``FAULTS``, each in a conversation of its own, and one audit of them all."""
+    """Every fault there is, each in a conversation of its own, and one audit of them all."""
     async with (
         new_database(postgres, f"template {template}") as dsn,
         open_record(dsn) as record,
@@ -285,20 +287,24 @@ async def spoilt(postgres: str, template: str) -> AsyncIterator[Spoilt]:
         await fill(record)
         made = await asyncio.gather(*(fill(record) for _ in FAULTS))
         conversations = dict(zip(FAULTS, made, strict=True))
-        assert (await audit(record.database)).clean
+        hand = Hand(live)
+        await work(hand)
+        conversations |= {name: await work(hand) for name in WORK_FAULTS}
+        before = await audit(record.database)
+        assert before.clean, before.findings
         # What PostgreSQL itself would not let us do.
         await live.execute("alter table messages drop constraint messages_pkey")
         await live.execute("alter table messages drop constraint messages_conversation_id_id_key")
-        for name, (_, sql) in FAULTS.items():
+        for name, (_, sql) in (FAULTS | WORK_FAULTS).items():
             for statement in sql.split(";"):
                 await live.execute(statement, conversations[name])
         yield Spoilt(conversations, await audit(record.database))
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", FAULTS | WORK_FAULTS)
 def test_a_fault_is_found_where_it_is(spoilt: Spoilt, name: str) -> None:
     """Each kind of fault is reported under its own check, at its conversation, and as no other."""
-    checks, _ = FAULTS[name]
+    checks, _ = (FAULTS | WORK_FAULTS)[name]
     conversation = spoilt.conversations[name]
     found = [one for one in spoilt.report.findings if one.conversation_id == conversation]
     assert {one.check for one in found} == checks
@@ -347,9 +353,15 @@ async def test_a_record_with_a_past_is_clean(database: str) -> None:
             await record.conversations.archive(on_subject.id)
         await record.conversations.create(owner="ada", subject="maths")
         await record.conversations.erase(await fill(record))
+        async with connected(database) as live:
+            hand = Hand(live)
+            worked = [await work(hand) for _ in range(2)]
+        await record.messages.delete(worked[0], 6, erase=True)
+        await record.messages.rewind(worked[0], after_seq=2)
+        await record.conversations.erase(worked[1])
         report = await audit(record.database)
     assert report.findings == []
-    assert (report.conversations, report.messages) == (5, 12)
+    assert (report.conversations, report.messages) == (6, 19)
 
 
 async def test_an_audit_may_run_while_people_write(database: str) -> None:
@@ -428,5 +440,6 @@ async def test_every_table_of_a_conversation_is_looked_at(database: str) -> None
     for name in ("audit_people", "audit_erased"):
         read = queries()[name] + queries()["audit_messages"]
         for (table,) in tables:
-            if table != "erased":
+            # What was spent stays in the accounts, and says nothing of what was said.
+            if table not in ("erased", "usage"):
                 assert re.search(rf"from {table}\b", read), f"{name} does not look at {table}"

@@ -104,12 +104,12 @@ class Hand:
         id_ = await self.call("enqueue_v1", talk, kind, endpoint, head, tail, due)
         return Lane(talk, id_)
 
-    async def lane(self, messages: int = 3) -> Lane:
-        """Make a conversation of some messages, all of them for one endpoint."""
+    async def lane(self, messages: int = 3, *, tail: int | None = None) -> Lane:
+        """Make a conversation of some messages, all of them (or up to a tail) for one endpoint."""
         talk = await self.talk()
         for n in range(messages):
             await self.say(talk, f"message {n + 1}")
-        return await self.enqueue(talk, messages)
+        return await self.enqueue(talk, messages if tail is None else tail)
 
     async def claim(
         self,
@@ -329,7 +329,8 @@ class Hand:
         run: UUID = asked.pop("run", None) or uuid7()
         started = await self.start(talk, run, **asked)
         assert started["outcome"] == "created"
-        claim = next(c for c in await self.claim(kind="run", max_tries=None) if c.lane.talk == talk)
+        found = await self.claim(kind="run", limit=1000, max_tries=None)
+        (claim,) = (one for one in found if one.lane.talk == talk)
         assert (await self.begin(claim))["outcome"] == "run"
         return claim, run
 

@@ -485,7 +485,8 @@ async def test_the_tape_tells_every_event_of_an_ended_run(hand: Hand) -> None:
     """What kind each was, and of a delta how long: the words are the messages' alone."""
     claim, run = await hand.running()
     await hand.speak(
-        claim, run, thought("hm"), text("Voil\u00e0"), text(" \U0001f600"), call("a"), result("a"), text("x")
+        claim, run, thought("hm"), text("Voil\u00e0"), text(" \U0001f600"), call("a"), result("a"),
+        text("x"),
     )  # fmt: skip
     await hand.finish(claim, run)
     row = await hand.run(claim.lane.talk, run)
@@ -641,7 +642,7 @@ async def test_a_run_that_waits_is_begun_by_the_next_when_its_worker_is_lost_bef
 async def test_only_what_the_inbox_asked_for_is_asked_for_again_and_not_for_ever(
     hand: Hand,
 ) -> None:
-    """As a new run for the same payer, up to as many as are allowed; another request has its own."""
+    """As a new run for the same payer, up to as many as are allowed for each request."""
     talk = await answering(hand)
     for request in (b"first", b"second"):
         claim, run = await hand.running(talk, origin="inbox", asked_by="bob", hash_=request)

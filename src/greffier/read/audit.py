@@ -36,6 +36,9 @@ CHECKS: Final = {
     "read-mark": "nobody has read further than the last message",
     "listing": "each user's list holds the conversations they take part in, as they are",
     "slot": "a subject is taken by the active conversation on it, and by no other",
+    "lane": "every lane is idle, due, held, parked with its reason or paused, its head near its tail",
+    "intent": "what a lane did is accepted once, lies behind its head and names its fence",
+    "run": "runs agree with their conversation, lane, messages, events and line in the ledger",
     "orphan": "whatever belongs to a conversation has one",
     "erased": "nothing is left of an erased conversation",
 }
@@ -46,6 +49,8 @@ QUERIES: Final = (
     "audit_messages",
     "audit_ids",
     "audit_people",
+    "audit_lanes",
+    "audit_runs",
     "audit_erased",
 )
 

@@ -124,6 +124,12 @@ from (
     union all select 'a read mark', conversation_id, upto_seq from read_marks
     union all select 'an invitation', conversation_id, null from invitations
     union all select 'the token of an invitation', conversation_id, null from invitation_tokens
+    union all select 'a run', conversation_id, null from runs
+    union all select 'the id of a run', conversation_id, null from run_ids
+    union all select 'an event of a run', conversation_id, null from run_events
+    union all select 'a step of a run', conversation_id, null from run_steps
+    union all select 'a lane', conversation_id, null from lanes
+    union all select 'an attempt', conversation_id, seq from attempts
 ) x
 where not exists (select from conversations c where c.id = x.conversation_id)
   and not exists (select from erased e where e.conversation_id = x.conversation_id)
@@ -208,9 +214,154 @@ cross join lateral (values
     ('an invitation', exists (
         select from invitations i where i.conversation_id = e.conversation_id)),
     ('the token of an invitation', exists (
-        select from invitation_tokens t where t.conversation_id = e.conversation_id))
+        select from invitation_tokens t where t.conversation_id = e.conversation_id)),
+    ('a run', exists (select from runs r where r.conversation_id = e.conversation_id)),
+    ('the id of a run', exists (select from run_ids i where i.conversation_id = e.conversation_id)),
+    ('an event of a run', exists (
+        select from run_events v where v.conversation_id = e.conversation_id)),
+    ('a step of a run', exists (
+        select from run_steps s where s.conversation_id = e.conversation_id)),
+    ('a lane', exists (select from lanes l where l.conversation_id = e.conversation_id)),
+    ('an attempt', exists (select from attempts a where a.conversation_id = e.conversation_id))
 ) x (what, found)
 where x.found;
+
+-- name: audit_lanes
+-- Every lane is idle, due, held, parked with its reason or paused; and its journal agrees.
+select 'lane' as "check", l.conversation_id, x.seq, x.detail
+from lanes l
+left join conversations c on c.id = l.conversation_id
+cross join lateral (values
+    (null::bigint, l.id <> lane_id(l.conversation_id, l.kind, l.endpoint_id)
+        or (l.kind = 'out') <> (l.endpoint_id is not null), 'a lane is not named after what it is for'),
+    (l.head_seq, l.head_seq < 1 or l.head_seq > l.tail_seq + 1,
+        'its head is ' || l.head_seq || ', its tail ' || l.tail_seq),
+    (l.tail_seq, l.kind = 'out' and l.tail_seq > c.last_seq,
+        'its tail is ' || l.tail_seq || ', the last message ' || c.last_seq),
+    (l.head_seq, l.token is not null and l.due_at is null, 'somebody holds it for ever'),
+    (l.head_seq, l.due_at is null and l.parked_at is null and l.paused_at is null
+            and l.head_seq <= l.tail_seq,
+        'there is work in it, and nobody will look'),
+    (l.head_seq, l.parked_at is not null and (l.due_at is not null or l.token is not null),
+        'it is parked, and not left alone'),
+    (l.head_seq, (l.parked_at is null) <> (l.park_reason is null), 'it is parked without a reason'),
+    -- A run that was under way has to be ended, paused or not.
+    (l.head_seq, l.paused_at is not null and l.due_at is not null and l.token is null
+            and l.kind <> 'run',
+        'it is paused, and due')
+) x (seq, wrong, detail)
+where x.wrong
+union all
+select 'intent', a.conversation_id, a.seq, x.detail
+from (
+    select a.*, count(*) filter (where a.outcome = 'accepted')
+        over (partition by a.conversation_id, a.lane_id, a.seq) as accepted
+    from attempts a
+) a
+left join lanes l on l.conversation_id = a.conversation_id and l.id = a.lane_id
+cross join lateral (values
+    (l.id is null, 'there is no such lane'),
+    (a.outcome = 'accepted' and a.accepted > 1, 'it was accepted ' || a.accepted || ' times'),
+    (a.outcome in ('accepted', 'skipped') and a.seq >= l.head_seq,
+        'it is done, and the head is ' || l.head_seq),
+    (a.fence > l.fence, 'its fence is ' || a.fence || ', the lane''s ' || l.fence),
+    ((a.outcome is null) <> (a.settled_at is null), 'what came of it is known by half')
+) x (wrong, detail)
+where x.wrong
+  -- Said above all: everything of it is an orphan.
+  and exists (select from conversations c where c.id = a.conversation_id);
+
+-- name: audit_runs
+-- Every run against its conversation, its lane, the messages it became and what it took.
+select 'run' as "check", r.conversation_id, x.seq, x.detail || ': run ' || r.id as detail
+from (
+    select r.*, r.status not in ('queued', 'running') as over,
+        cardinality(array_positions(r.tape, event_mark('message', null))) as marks
+    from runs r
+) r
+join conversations c on c.id = r.conversation_id
+left join lanes l on l.conversation_id = r.conversation_id
+    and l.id = lane_id(r.conversation_id, 'run', null)
+left join (
+    select m.conversation_id, m.run_id, count(*) as many, min(m.seq) as lo
+    from messages m
+    where m.run_id is not null
+    group by m.conversation_id, m.run_id
+) m on m.conversation_id = r.conversation_id and m.run_id = r.id
+left join messages answer on answer.conversation_id = r.conversation_id
+    and answer.seq = r.message_seq
+left join (
+    select e.conversation_id, e.run_id, count(*) as many, max(e.id) as last
+    from run_events e
+    group by e.conversation_id, e.run_id
+) e on e.conversation_id = r.conversation_id and e.run_id = r.id
+left join (
+    select u.run_id, count(*) as many, sum(u.calls) as calls, sum(u.input_tokens) as input_tokens,
+        sum(u.output_tokens) as output_tokens, sum(u.cached_tokens) as cached_tokens,
+        sum(u.cost) as cost
+    from usage u
+    group by u.run_id
+) u on u.run_id = r.id
+left join run_ids i on i.run_id = r.id
+cross join lateral (values
+    (null::bigint, i.conversation_id is distinct from r.conversation_id,
+        'it is not found by its id'),
+    (null, r.over <> (r.ended_at is not null) or r.over <> (r.tape is not null)
+            or (r.status = 'queued' and r.started_at is not null)
+            or (r.status in ('running', 'completed') and r.started_at is null),
+        'it is ' || r.status || ', and its times say otherwise'),
+    (null, r.status <> 'running' and e.many > 0, 'it does not speak, and has events'),
+    (null, r.status = 'running' and (
+            coalesce(e.many, 0) <> r.last_event or e.last is distinct from r.last_event),
+        'its last event is ' || r.last_event || ', and it has ' || coalesce(e.many, 0)),
+    (null, r.over and cardinality(r.tape) <> r.last_event,
+        'its last event is ' || r.last_event || ', its tape has ' || cardinality(r.tape)),
+    (r.first_seq, coalesce(r.marks, 0) <> coalesce(m.many, 0) and r.first_seq >= c.first_seq
+            or (r.first_seq is null and m.many > 0),
+        'it became ' || coalesce(r.marks, 0) || ' message(s), there are ' || coalesce(m.many, 0)),
+    (r.first_seq, r.first_seq >= c.first_seq and m.lo is distinct from r.first_seq,
+        'its messages begin at ' || coalesce(m.lo::text, 'none')),
+    (r.message_seq, (r.first_seq is null) <> (r.message_seq is null)
+            or (r.message_seq >= c.first_seq and (
+                answer.run_id is distinct from r.id or answer.role <> 'assistant')),
+        'its answer is not its own'),
+    (r.message_seq, answer.run_id = r.id and answer.status <> case
+            when r.status = 'completed' then 'complete' else r.status end,
+        'it is ' || r.status || ', its answer ' || answer.status),
+    (null, not r.over and (l.id is null or r.number not between l.head_seq and l.tail_seq),
+        'its lane does not come to it'),
+    (null, r.over and r.started_at is not null and coalesce(u.many, 0) <> 1
+            or not (r.over and r.started_at is not null) and u.many > 0,
+        'it stands ' || coalesce(u.many, 0) || ' times in the ledger'),
+    (null, u.many = 1 and (u.calls, u.input_tokens, u.output_tokens, u.cached_tokens, u.cost)
+            is distinct from (r.calls, r.input_tokens, r.output_tokens, r.cached_tokens, r.cost),
+        'the ledger says otherwise')
+) x (seq, wrong, detail)
+where x.wrong
+union all
+select 'run', c.id, null, 'run ' || coalesce(c.active_run_id::text, 'none')
+    || ' answers, and should be ' || coalesce(r.id::text, 'none')
+from conversations c
+left join (
+    select distinct on (r.conversation_id) r.conversation_id, r.id
+    from runs r
+    where r.status in ('queued', 'running')
+    order by r.conversation_id, r.number
+) r on r.conversation_id = c.id
+where c.active_run_id is distinct from r.id
+union all
+select 'run', x.conversation_id, x.seq, x.what || ' is of no run: ' || x.run_id
+from (
+    select 'the id' as what, i.conversation_id, null::bigint as seq, i.run_id from run_ids i
+    union all select 'an event', e.conversation_id, null, e.run_id from run_events e
+    union all select 'a step', s.conversation_id, null, s.run_id from run_steps s
+    union all select 'a line of the ledger', u.conversation_id, null, u.run_id from usage u
+    union all select 'a message', m.conversation_id, m.seq, m.run_id
+        from messages m where m.run_id is not null
+) x
+join conversations c on c.id = x.conversation_id
+where not exists (
+    select from runs r where r.conversation_id = x.conversation_id and r.id = x.run_id);
 
 -- name: audit_size
 -- How much was looked at.
