@@ -36,7 +36,7 @@ CHECKS: Final = {
     "read-mark": "nobody has read further than the last message",
     "listing": "each user's list holds the conversations they take part in, as they are",
     "slot": "a subject is taken by the active conversation on it, and by no other",
-    "lane": "every lane is idle, due, held, parked with its reason or paused, its head near its tail",
+    "lane": "every lane is idle, due, held, paused or parked with a reason, its head at its work",
     "intent": "what a lane did is accepted once, lies behind its head and names its fence",
     "run": "runs agree with their conversation, lane, messages, events and line in the ledger",
     "orphan": "whatever belongs to a conversation has one",
