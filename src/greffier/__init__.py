@@ -29,16 +29,22 @@ from greffier.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
-from greffier.library import Conversations, Greffier, Messages, open  # noqa: A004
+from greffier.library import Agents, Conversations, Greffier, Messages, open  # noqa: A004
+from greffier.model.agent import Agent, AgentList, Tool, ToolFunction
 from greffier.model.conversation import Conversation, LastMessage, Membership
 from greffier.model.message import Draft, Function, Message, ToolCall
 from greffier.model.page import Author, Context, ConversationList, Omitted, Page
 from greffier.model.tokens import TokenCounter, estimate
+from greffier.model.usage import AgentUsage, Quota, Spent, Usage
 from greffier.read.stats import Stats
 from greffier.sync import open_sync
 
 __all__ = [
+    "Agent",
     "AgentFixed",
+    "AgentList",
+    "AgentUsage",
+    "Agents",
     "Archived",
     "Author",
     "Context",
@@ -63,19 +69,24 @@ __all__ = [
     "Page",
     "PayloadTooLarge",
     "Problem",
+    "Quota",
     "QuotaExceeded",
     "RateLimited",
     "RunActive",
     "SchemaError",
     "SettingsError",
+    "Spent",
     "Stale",
     "Stats",
     "SubjectTaken",
     "TokenCounter",
+    "Tool",
     "ToolCall",
+    "ToolFunction",
     "Unauthenticated",
     "Unavailable",
     "UnsupportedMediaType",
+    "Usage",
     "__version__",
     "estimate",
     "open",

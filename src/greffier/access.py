@@ -103,6 +103,17 @@ def is_admin(principal: Principal) -> bool:
     return principal.role == "admin"
 
 
+def administrator(principal: Principal) -> str:
+    """Give the user of an admin, for what only admins see and do.
+
+    Raises:
+        Forbidden: They are none.
+    """
+    if not is_admin(principal):
+        raise Forbidden("This is for admins.")
+    return myself(principal)
+
+
 def key_user(principal: Principal, scope: Scope, user: str | None) -> str | None:
     """Give the user of a key that this principal wants to make; none, for what belongs to nobody.
 

@@ -13,23 +13,28 @@ import builtins
 import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
+from greffier.agents.providers.script import check_script
+from greffier.change import agent as agent_verbs
 from greffier.change import append as append_verb
 from greffier.change import conversation as conversation_verbs
 from greffier.change import feedback as feedback_verbs
 from greffier.change import message as message_verbs
 from greffier.change import path as path_verbs
 from greffier.change import people as people_verbs
+from greffier.change import quota as quota_verbs
 from greffier.change import subject as subject_verbs
 from greffier.change.feedback import Feedback
 from greffier.change.people import Invited, Mark
 from greffier.embedded import default_data_dir, open_cluster
 from greffier.errors import Invalid
+from greffier.model.agent import Agent, AgentList, AgentPatch, NewAgent, Rules, Tool
 from greffier.model.conversation import (
     Conversation,
     ConversationPatch,
@@ -43,6 +48,8 @@ from greffier.model.ids import parse_uuid
 from greffier.model.message import Draft, Message, Role, ToolCall
 from greffier.model.page import Context, ConversationList, Page
 from greffier.model.tokens import TokenCounter, estimate
+from greffier.model.usage import Quota, Usage
+from greffier.read import agents as agent_reads
 from greffier.read import context as context_read
 from greffier.read import conversations as conversation_reads
 from greffier.read import export as export_read
@@ -50,15 +57,19 @@ from greffier.read import history as history_reads
 from greffier.read import pages as page_reads
 from greffier.read import people as people_reads
 from greffier.read import stats as stats_read
+from greffier.read import usage as usage_reads
 from greffier.read.history import Branch, Version
 from greffier.read.people import Participant, Reader
 from greffier.read.stats import Stats
 from greffier.store.database import Database, open_database
 
+_agent = msgspec.json.Decoder(Agent).decode
 _conversation = msgspec.json.Decoder(Conversation).decode
 _message = msgspec.json.Decoder(Message).decode
 _page = msgspec.json.Decoder(Page).decode
 UNSET = msgspec.UNSET
+#: What agents are held to: which providers there are is in the settings of who runs them.
+RULES = Rules(script=check_script)
 
 
 def as_id(value: UUID | str, pointer: str = "/id") -> UUID:
@@ -485,13 +496,154 @@ class Messages:
         return _page(found.body())
 
 
+class Agents:
+    """Create, read, change and delete those who answer."""
+
+    def __init__(self, database: Database, rules: Rules = RULES) -> None:
+        self._database = database
+        self._rules = rules
+
+    async def create(
+        self,
+        *,
+        name: str,
+        provider: str,
+        model: str,
+        id: UUID | str | None = None,  # noqa: A002 - the contract's name
+        instructions: str | None = None,
+        tools: Sequence[Tool | Mapping[str, Any]] | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> Agent:
+        """Create an agent; the same request under the same id again finds it.
+
+        Args:
+            name: For display, also beside what it says.
+            provider: An entry of the settings of the server that runs it, ``echo`` or ``script``.
+            model: As the provider calls it.
+            id: Your own UUID for it, the idempotency key; one is made when not given.
+            instructions: What the model is told before everything else.
+            tools: Functions it may call, as OpenAI writes them, each with a ``url`` or without.
+            params: What goes to the provider as it is (``temperature`` …).
+
+        Raises:
+            Invalid, IdReused, Gone, PayloadTooLarge, Unavailable: See the errors.
+        """
+        new = NewAgent(
+            id=None if id is None else as_id(id),
+            name=name,
+            provider=provider,
+            model=model,
+            instructions=instructions,
+            tools=_tools(tools),
+            params=None if params is None else dict(params),
+        )
+        made, _ = await agent_verbs.create(self._database, new, self._rules)
+        return await self.get(made)
+
+    async def get(self, agent_id: UUID | str) -> Agent:
+        """Read one agent.
+
+        Raises:
+            NotFound: There is none, or it was deleted.
+        """
+        body, _ = await agent_reads.get(self._database, as_id(agent_id))
+        return _agent(body)
+
+    async def list(self, *, limit: int = 20, cursor: str | None = None) -> AgentList:
+        """List the agents, the oldest first; go on with ``next_cursor``."""
+        bodies, following = await agent_reads.listing(self._database, limit=limit, cursor=cursor)
+        return AgentList(data=[_agent(body) for body in bodies], next_cursor=following)
+
+    async def update(
+        self,
+        agent_id: UUID | str,
+        *,
+        name: str | msgspec.UnsetType = UNSET,
+        provider: str | msgspec.UnsetType = UNSET,
+        model: str | msgspec.UnsetType = UNSET,
+        instructions: str | msgspec.UnsetType | None = UNSET,
+        tools: Sequence[Tool | Mapping[str, Any]] | msgspec.UnsetType | None = UNSET,
+        params: Mapping[str, Any] | msgspec.UnsetType | None = UNSET,
+        if_version: int | None = None,
+    ) -> Agent:
+        """Change what is given; runs that were asked for keep the agent as it was.
+
+        Raises:
+            Stale: It is no longer at ``if_version``.
+            NotFound, Invalid, PayloadTooLarge, Unavailable: See the errors.
+        """
+        change = AgentPatch(
+            name=name,
+            provider=provider,
+            model=model,
+            instructions=instructions,
+            tools=tools if isinstance(tools, msgspec.UnsetType) else _tools(tools),
+            params=dict(params) if isinstance(params, Mapping) else params,
+        )
+        found = as_id(agent_id)
+        await agent_verbs.patch(self._database, found, change, self._rules, if_version=if_version)
+        return await self.get(found)
+
+    async def delete(self, agent_id: UUID | str) -> None:
+        """Let it begin no more runs; what it said stays.
+
+        Raises:
+            NotFound: There is none, or it was deleted before.
+        """
+        await agent_verbs.delete(self._database, as_id(agent_id))
+
+
+def _tools(given: Sequence[Tool | Mapping[str, Any]] | None) -> list[Tool] | None:
+    try:
+        return None if given is None else msgspec.convert(given, list[Tool])
+    except msgspec.ValidationError as error:
+        raise Invalid(str(error)) from error
+
+
 class Greffier:
-    """An open record: ``conversations``, ``messages`` and what is read across them."""
+    """An open record: its conversations, messages and agents, and what is read across them."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
         self.conversations = Conversations(database)
         self.messages = Messages(database)
+        self.agents = Agents(database)
+
+    async def usage(self, user: str, *, month: str | None = None) -> Usage:
+        """Say what a user's runs took in a month (``YYYY-MM``, UTC), and what they may spend.
+
+        Costs are in the currency of the settings of the servers that ran them.
+        """
+        return await usage_reads.usage(self.database, user, month)
+
+    async def quota(self, user: str) -> Quota:
+        """Say what a user may spend in a month."""
+        return await usage_reads.quota(self.database, user)
+
+    async def set_quota(
+        self,
+        user: str,
+        *,
+        tokens_per_month: int | None = None,
+        cost_per_month: Decimal | float | None = None,
+        actor: str | None = None,
+    ) -> Quota:
+        """Replace what a user may spend in a month; None is no limit.
+
+        Args:
+            user: Whose.
+            tokens_per_month: Input and output together.
+            cost_per_month: In the currency of the settings.
+            actor: Who says so, for the admins' log; None is the service.
+
+        Raises:
+            Invalid: A value makes no sense.
+        """
+        # A float means the decimal it is written as: 0.1, and not what is nearest to it in binary.
+        cost = None if cost_per_month is None else Decimal(str(cost_per_month))
+        asked = Quota(tokens_per_month=tokens_per_month, cost_per_month=cost)
+        await quota_verbs.set_quota(self.database, user, asked, actor or "service")
+        return await self.quota(user)
 
     async def say(
         self,

@@ -61,7 +61,7 @@ class Sync:
             return lambda *args, **options: self._loop.call(found(*args, **options))
         if inspect.isasyncgenfunction(found):
             return lambda *args, **options: self._loop.iterate(found(*args, **options))
-        if isinstance(found, library.Conversations | library.Messages):
+        if isinstance(found, library.Conversations | library.Messages | library.Agents):
             return Sync(found, self._loop)
         return found
 

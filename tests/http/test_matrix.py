@@ -106,6 +106,17 @@ POST   /v1/keys                     service-key 401 403 403 403 403 403 403 403 
 POST   /v1/keys                         ops-key 401 403 403 403 403 403 403 403 201 403 403 403 403
 DELETE /v1/keys/{key_id}                        401 404 404 404 404 404 204 204 204 403 403 403 403
 
+GET    /v1/agents                               401 200 200 200 200 200 200 200 200 200 200 200 403
+POST   /v1/agents                         agent 401 403 403 403 403 403 403 403 201 403 403 403 403
+GET    /v1/agents/{agent_id}                    401 200 200 200 200 200 200 200 200 200 200 200 403
+PATCH  /v1/agents/{agent_id}               name 401 403 403 403 403 403 403 403 200 403 403 403 403
+DELETE /v1/agents/{agent_id}                    401 403 403 403 403 403 403 403 204 403 403 403 403
+GET    /v1/me/usage                             401 200 200 200 200 200 200 200 200 403 200 200 403
+GET    /v1/users/{owner}/usage                  401 403 403 403 403 403 403 403 200 403 403 403 403
+GET    /v1/users/{owner}/usage        statement 401 403 403 403 403 403 403 403 200 403 403 403 403
+GET    /v1/users/{owner}/quota                  401 403 403 403 403 403 403 403 200 403 403 403 403
+PUT    /v1/users/{owner}/quota            quota 401 403 403 403 403 403 403 403 200 403 403 403 403
+
 GET    /healthz                                 200 200 200 200 200 200 200 200 200 200 200 200 200
 GET    /readyz                                  200 200 200 200 200 200 200 200 200 200 200 200 200
 GET    /metrics                                 200 200 200 200 200 200 200 200 200 200 200 200 200
@@ -151,6 +162,10 @@ SENT = {
     "owner-key": Sent({"scope": "user", "name": "x", "user_id": "{owner}"}),
     "service-key": Sent({"scope": "service", "name": "x"}),
     "ops-key": Sent({"scope": "ops", "name": "x"}),
+    "agent": Sent({"name": "x", "provider": "echo", "model": "echo"}),
+    "name": Sent({"name": "another"}),
+    "statement": Sent(query="?format=csv"),
+    "quota": Sent({"tokens_per_month": 1}),
 }
 
 
@@ -253,6 +268,13 @@ class Scene:
         key = await self.call(
             "owner", "POST", "/v1/keys", {"scope": "user", "name": self.own}, status=201
         )
+        agent = await self.call(
+            "admin",
+            "POST",
+            "/v1/agents",
+            {"name": "Echo", "provider": "echo", "model": "echo"},
+            status=201,
+        )
         self.headers["key"] = {"authorization": f"Bearer {key.json()['key']}"}
         if whole:
             gone = f"{here}/participants/{self.user('left')}"
@@ -267,6 +289,7 @@ class Scene:
             "branch_id": branches.json()["data"][0]["id"],
             "invitation_id": invited.json()["id"],
             "key_id": key.json()["id"],
+            "agent_id": agent.json()["id"],
             "member": self.user("member"),
             "owner": self.user("owner"),
             "newcomer": self.user("newcomer"),

@@ -61,7 +61,7 @@ async def export_mine(database: Database, user: str) -> AsyncIterator[bytes]:
     […], "invitations": […]}`` (of the last three their own), then its active path, a message a
     line, as in the conversation's own export, which an import reads back; then ``{"superseded":
     message}`` for what was rewound, and ``{"version": …}`` for the earlier texts of what was
-    edited.
+    edited.  At the end come ``{"usage": run}`` for each run of theirs on the ledger.
 
     Raises:
         Unavailable: The database is away.
@@ -82,6 +82,8 @@ async def export_mine(database: Database, user: str) -> AsyncIterator[bytes]:
                     yield line
                 async for line in _lines(live, "all_versions", found, within="version"):
                     yield line
+        async for line in _lines(live, "my_usage", user, within="usage"):
+            yield line
 
 
 async def _lines(
