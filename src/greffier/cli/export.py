@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from greffier.cli.common import Config, DatabaseUrl, DataDir, load_settings, open_record, run
-from greffier.cli.output import emit
+from greffier.cli.output import written
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -64,7 +61,7 @@ def export(
 
     which = None if conversation_id is None else as_id(conversation_id)
     settings = load_settings(database_url, data_dir, config)
-    with _written(output) as write:
+    with written(output) as write:
         run(_export(settings, which, user, form, write))
 
 
@@ -92,19 +89,3 @@ def _pieces(
     else:
         pieces = read.export_all(database, user, kept)
     return threads(pieces) if form == "openai" else pieces
-
-
-@contextlib.contextmanager
-def _written(path: Path | None) -> Iterator[Callable[[bytes], object]]:
-    """Write to stdout, or to a file that is there whole or not at all."""
-    if path is None:
-        yield emit
-        return
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with aside.open("wb") as file:
-            yield file.write
-        aside.replace(path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(aside)  # noqa: PTH108 - it is gone when all went well

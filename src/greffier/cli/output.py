@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -27,6 +29,22 @@ def emit(data: str | bytes) -> None:
         from greffier.cli import exits  # noqa: PLC0415 - only here
 
         sys.exit(exits.PIPE)
+
+
+@contextlib.contextmanager
+def written(path: Path | None) -> Iterator[Callable[[bytes], object]]:
+    """Write to stdout, or to a file that is there whole or not at all."""
+    if path is None:
+        yield emit
+        return
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with aside.open("wb") as file:
+            yield file.write
+        aside.replace(path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(aside)  # noqa: PTH108 - it is gone when all went well
 
 
 def emit_json(value: Any) -> None:
