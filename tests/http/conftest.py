@@ -14,6 +14,7 @@ from greffier.server.logs import make_logger
 from greffier.store.database import open_database
 from helpers.api import Person, Served, settings
 from helpers.postgres import new_database
+from helpers.working import Working, working
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -48,6 +49,21 @@ async def bob(served: Served) -> AsyncIterator[Person]:
 async def root(served: Served) -> AsyncIterator[Person]:
     """An admin."""
     person = served.person("root", admin=True)
+    async with person.http:
+        yield person
+
+
+@pytest_asyncio.fixture
+async def work(postgres: str, template: str) -> AsyncIterator[Working]:
+    """An application of a test's own that answers for agents; it audits clean afterwards."""
+    async with working(postgres, template) as found:
+        yield found
+
+
+@pytest_asyncio.fixture
+async def eve(work: Working) -> AsyncIterator[Person]:
+    """A user of that application."""
+    person = work.person("eve")
     async with person.http:
         yield person
 

@@ -50,7 +50,7 @@ class Runs:
         self.closed = False
 
     def on_end(self, hear: Callable[[UUID], None]) -> None:
-        """Tell somebody of each run that may be over: whoever works on it looks then."""
+        """Tell somebody of each conversation whose run may be over: whoever works on it looks."""
         self._ended.append(hear)
 
     def stored(
@@ -72,8 +72,7 @@ class Runs:
         """Hear that a run is over, here, and tell everybody."""
         self._say(Wake(conversation_id, 0, people=False, run=run_id))
         self.look(run_id)
-        for hear in self._ended:
-            hear(run_id)
+        self._may_be_over(conversation_id)
 
     def heard(self, wake: Wake | None) -> None:
         """Hear a wake-up; None says that some may have been lost."""
@@ -82,14 +81,20 @@ class Runs:
                 self.look(run_id)
         elif wake.run is not None:
             self.look(wake.run)
-            for hear in self._ended:
-                hear(wake.run)
-        elif wake.people:
-            # Somebody may have been removed: whoever reads next is asked for their right.
-            for followers in self._followers.values():
-                for follower in followers:
-                    if follower.conversation_id == wake.conversation_id:
-                        follower.look()
+            self._may_be_over(wake.conversation_id)
+        elif wake.changed:
+            # It may have been archived, rewound or erased.
+            self._may_be_over(wake.conversation_id)
+            if wake.people:
+                # Somebody may have been removed: whoever reads next is asked for their right.
+                for followers in self._followers.values():
+                    for follower in followers:
+                        if follower.conversation_id == wake.conversation_id:
+                            follower.look()
+
+    def _may_be_over(self, conversation_id: UUID) -> None:
+        for hear in self._ended:
+            hear(conversation_id)
 
     def look(self, run_id: UUID) -> None:
         """Let a run's followers read from the record."""

@@ -158,26 +158,53 @@ class RunLanes:
         self._runs = runs
         self._log = log
         self._voices = Voices(database, lease, runs.stored)
-        self._looks: set[asyncio.Task[None]] = set()
+        self._speaking: dict[UUID, Voice] = {}
+        self._doubted: set[UUID] = set()
+        self._doubt = asyncio.Event()
         runs.on_end(self.look)
 
     async def run(self) -> None:
         """Store what runs say until cancelled."""
-        await self._voices.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._voices.run())
+            group.create_task(self._check())
 
-    def look(self, run_id: UUID) -> None:
-        """See whether a run is still ours: somebody may have cancelled it."""
-        voice = self._voices.get(run_id)
-        if voice is not None and not voice.held.lost:
-            task = asyncio.get_running_loop().create_task(self._check(voice.held))
-            self._looks.add(task)
-            task.add_done_callback(self._looks.discard)
+    def look(self, conversation_id: UUID) -> None:
+        """See whether a conversation's run is still ours: somebody may have ended it."""
+        if conversation_id in self._speaking:
+            self._doubted.add(conversation_id)
+            self._doubt.set()
 
-    async def _check(self, held: Held) -> None:
-        # Should it fail, the next renewal finds out.
-        with contextlib.suppress(Unavailable):
-            if not await heartbeat(self._database, [held.claim], self.lease):
-                held.lose()
+    async def _check(self) -> None:
+        """Ask for all that are doubted at once; who comes meanwhile goes with the next."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._doubt.wait()
+            self._doubt.clear()
+            doubted, self._doubted = self._doubted, set()
+            voices = [
+                voice
+                for conversation_id in doubted
+                if (voice := self._speaking.get(conversation_id)) and not voice.held.lost
+            ]
+            if not voices:
+                continue
+            now = loop.time()
+            try:
+                kept = await heartbeat(
+                    self._database, [voice.held.claim for voice in voices], self.lease
+                )
+            except Unavailable:
+                # The next renewal finds out.
+                continue
+            for voice in voices:
+                claim = voice.held.claim
+                if claim.lane_id in kept:
+                    voice.held.renewed(now)
+                elif self._speaking.get(claim.conversation_id) is voice and not voice.held.lost:
+                    voice.held.lose()
+                    # Whoever ended it may not have known that there was a run.
+                    self._runs.ended(claim.conversation_id, voice.run_id)
 
     async def work(self, held: Held) -> None:
         """Answer in a conversation, or end a run that was lost."""
@@ -199,7 +226,7 @@ class RunLanes:
             self._over(claim.conversation_id, run_id, begun["rev"])
             return
         self._runs.stored(claim.conversation_id, run_id, 0, [("run.started", "")])
-        voice = self._voices.open(held, run_id)
+        voice = self._speaking[claim.conversation_id] = self._voices.open(held, run_id)
         try:
             speaking = _Speaking(self, voice, _agent(begun["agent"]), begun["asked_by"])
             ended = await self._listen(speaking)
@@ -216,6 +243,8 @@ class RunLanes:
             raise
         finally:
             self._voices.close(voice)
+            if self._speaking.get(claim.conversation_id) is voice:
+                del self._speaking[claim.conversation_id]
 
     async def _listen(self, speaking: _Speaking) -> _Ended:
         try:
@@ -233,6 +262,7 @@ class RunLanes:
 
     async def _finish(self, held: Held, run_id: UUID, ended: _Ended) -> None:
         claim = held.claim
+        held.settling = True
         while True:
             try:
                 ((rev,),) = await self._database.verb(

@@ -155,10 +155,6 @@ class Voices:
         voice = self._voices[run_id] = Voice(self, held, run_id)
         return voice
 
-    def get(self, run_id: UUID) -> Voice | None:
-        """Give the voice of a run that speaks here."""
-        return self._voices.get(run_id)
-
     def close(self, voice: Voice) -> None:
         """Hear nothing more of a voice."""
         self._voices.pop(voice.run_id, None)

@@ -50,6 +50,8 @@ class Held:
         self.lease = lease
         self.until = until
         self.lost = False
+        #: Whether its last write is under way, whose own answer says whether it was still ours.
+        self.settling = False
         self._deadline: asyncio.Timeout | None = None
 
     def renewed(self, asked_at: float) -> None:
@@ -60,6 +62,9 @@ class Held:
 
     def lose(self) -> None:
         """Hear that the lane is somebody else's: whoever works on it is stopped."""
+        if self.settling:
+            # A renewal that comes behind the last write finds the lane let go, by ourselves.
+            return
         self.lost = True
         if self._deadline is not None and not self._deadline.expired():
             self._deadline.reschedule(asyncio.get_running_loop().time())

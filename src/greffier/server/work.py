@@ -43,6 +43,7 @@ async def serve(settings: Settings) -> None:
             stop.waits()
             feed = Feed(database, PostgresBus(database.dsn), limits=limits(settings))
             runs = Runs(database, feed.say, limits=limits(settings))
+            feed.listen_for_work(runs.heard)
             job = work(database, settings, feed, runs, log)
             feeding = asyncio.create_task(feed.run())
             try:
