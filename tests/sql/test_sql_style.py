@@ -25,6 +25,10 @@ KEYED_OTHERWISE = {
     "listings": "user_id",  # a user's list is read by user, not by conversation
     "subject_slots": "owner_id",  # one active conversation per owner and subject
     "run_ids": "run_id",  # who follows a run knows only its id
+    "endpoints": "id",  # an administrator's are for no conversation
+    "receipts": "endpoint_id",  # the far side knows only its own id
+    "source_contacts": "source_id",  # whoever writes knows only who they are
+    "inbox": "source_id",
     "usage": "user_id",  # who pays, over all conversations
     "invitation_tokens": "token_hash",  # who is invited knows only the token
 }

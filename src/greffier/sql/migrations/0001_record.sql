@@ -720,6 +720,11 @@ begin
     if v_now > v.listed_at + interval '10 minutes' then
         perform touch_listings_v1(array[v.id]);
     end if;
+    -- What was said long ago, an import, is no news for endpoints.
+    if exists (select from endpoints) and (p_said_at is null or p_said_at > v_now - interval '1 day') then
+        perform enqueue_out_v1(
+            array[v.id], array[append_message_v1.seq], array[append_message_v1.seq]);
+    end if;
 end $$;
 
 -- Why a conversation's row was not there to be locked.
@@ -964,6 +969,13 @@ begin
             join conversations c on c.id = old.id
             where c.listed_at <> old.listed_at
         ));
+    end if;
+    if exists (select from endpoints) and (p_said_at is null or exists (
+        select from unnest(p_said_at) s where s is null or s > v_now - interval '1 day')) then
+        perform enqueue_out_v1(array_agg(c.id), array_agg(old.last + 1), array_agg(c.last_seq))
+        from unnest(v_id, v_last) as old (id, last)
+        join conversations c on c.id = old.id
+        where c.last_seq > old.last;
     end if;
 end $$;
 
@@ -1983,6 +1995,10 @@ begin
         said_total = v_said, tool_total = v_tool
     where c.id = p_run.conversation_id;
     perform advance_v1(p_conversation, v_now);
+    if v_seq > p_conversation.last_seq and exists (select from endpoints) then
+        perform enqueue_out_v1(
+            array[p_conversation.id], array[p_conversation.last_seq + 1], array[v_seq]);
+    end if;
 end $$;
 
 -- Promise: nobody answers in the conversation any more: what runs or waits is over as p_status, in the
@@ -2373,6 +2389,680 @@ begin
     where s.conversation_id = p_conversation_id and s.run_id = p_run_id and s.step = p_step
       and s.call_id = p_call_id;
     return found;
+end $$;
+
+-- Endpoints: where messages go.  An endpoint is for one conversation, for those its sources bring, or
+-- for all; each conversation has a lane to it, made by the first message after it.
+
+set search_path = greffier;
+
+create table endpoints (
+    id uuid primary key,
+    -- the conversation whose owner made it; null: an administrator's
+    only_conversation_id uuid,
+    -- whether it is for every conversation there is
+    everywhere boolean not null,
+    channel text not null,
+    target text not null,
+    -- what both sides know, newest first: more than one while it is rotated
+    secrets text[] not null,
+    settings jsonb not null default '{}',
+    -- whose words are sent; null: everybody's
+    roles text[],
+    ordering text not null check (ordering in ('strict', 'skip', 'unordered')),
+    on_uncertain text check (on_uncertain in ('resend', 'probe', 'park')),
+    max_attempts integer check (max_attempts > 0),
+    -- messages sent to it at the same time, and in a minute; null: no limit
+    concurrency integer check (concurrency > 0),
+    per_minute integer check (per_minute > 0),
+    request_hash bytea not null,
+    created_by text not null,
+    created_at timestamptz not null,
+    -- +1 for every change somebody asked for
+    version bigint not null default 1,
+    paused_at timestamptz,
+    disabled_at timestamptz,
+    disabled_reason text,
+    -- since when it has only failed, how often in a row, and until when it is left alone
+    failing_since timestamptz,
+    failures integer not null default 0,
+    held_until timestamptz,
+    -- when the next message may leave, by its rate
+    free_at timestamptz
+) with (fillfactor = 70);
+
+-- serves enqueue_out_v1, which every append asks: null is for all
+create index endpoints_everywhere on endpoints (id) where everywhere;
+create index endpoints_by_conversation on endpoints (only_conversation_id)
+    where only_conversation_id is not null;
+
+-- Which endpoints a conversation has beyond those for all, and where they point for it: a source's
+-- answers go to the contact who wrote.
+create table conversation_endpoints (
+    conversation_id uuid not null,
+    endpoint_id uuid not null,
+    -- null: the endpoint's own
+    target text,
+    primary key (conversation_id, endpoint_id)
+);
+
+-- A place for each message an endpoint takes at the same time; one whose time is over is free.
+create table endpoint_slots (
+    endpoint_id uuid not null,
+    slot integer not null,
+    lane_id uuid,
+    until timestamptz,
+    primary key (endpoint_id, slot)
+) with (fillfactor = 60);
+
+-- What the far side said of a message after it took it.
+create table receipts (
+    endpoint_id uuid not null,
+    external_id text not null,
+    conversation_id uuid not null,
+    seq bigint not null,
+    status text check (status in ('sent', 'delivered', 'read', 'failed')),
+    at timestamptz not null,
+    primary key (endpoint_id, external_id)
+);
+
+-- serves erasure
+create index receipts_by_conversation on receipts (conversation_id);
+-- serves whoever resumes an endpoint, and operators
+create index lanes_by_endpoint on lanes (endpoint_id) where endpoint_id is not null;
+
+-- Promise: the conversations' new messages are work for each endpoint that takes any of them, in the
+--          caller's transaction.  Where there are no endpoints it costs one look.
+-- How:     the words of p_roles alone decide whether a lane is woken; which message it is for is
+--          decided when it is sent.
+-- Locks:   lanes by id; the caller holds the conversations.
+create function enqueue_out_v1(
+    p_conversation_ids uuid[], p_first bigint[], p_last bigint[]
+) returns void
+language plpgsql as $$
+declare
+    v_now timestamptz;
+    e record;
+begin
+    if not exists (select from endpoints where everywhere)
+       and not exists (
+           select from conversation_endpoints where conversation_id = any (p_conversation_ids)) then
+        return;
+    end if;
+    v_now := lane_clock();
+    for e in
+        select c.id, c.first, c.last, x.endpoint_id
+        from unnest(p_conversation_ids, p_first, p_last) as c (id, first, last)
+        cross join lateral (
+            select w.id as endpoint_id from endpoints w where w.everywhere
+            union
+            select o.endpoint_id from conversation_endpoints o where o.conversation_id = c.id
+        ) x
+        order by c.id, lane_id(c.id, 'out', x.endpoint_id)
+    loop
+        perform enqueue_v1(e.id, 'out', e.endpoint_id, e.first, e.last, v_now);
+    end loop;
+end $$;
+
+-- Promise: the endpoint exists once under its id: the same request again finds it (false), another one
+--          is refused.  One for a conversation is its owner's to make.
+-- Locks:   the conversation's row, if it is for one.
+create function create_endpoint_v1(
+    p_id uuid, p_hash bytea, p_conversation_id uuid, p_actor text, p_everywhere boolean,
+    p_channel text, p_target text, p_secrets text[], p_settings jsonb, p_roles text[],
+    p_ordering text, p_on_uncertain text, p_max_attempts integer, p_concurrency integer,
+    p_per_minute integer, p_paused boolean, p_created_by text
+) returns boolean
+language plpgsql as $$
+declare
+    v_now timestamptz := clock_timestamp();
+    v_hash bytea;
+begin
+    if p_conversation_id is not null then
+        perform lock_conversation_v1(p_conversation_id, p_actor, 'owner');
+    end if;
+    insert into endpoints (
+        id, only_conversation_id, everywhere, channel, target, secrets, settings, roles, ordering,
+        on_uncertain, max_attempts, concurrency, per_minute, request_hash, created_by, created_at,
+        paused_at
+    ) values (
+        p_id, p_conversation_id, p_everywhere, p_channel, p_target, p_secrets, p_settings, p_roles,
+        p_ordering, p_on_uncertain, p_max_attempts, p_concurrency, p_per_minute, p_hash,
+        p_created_by, v_now, case when p_paused then v_now end
+    ) on conflict (id) do nothing;
+    if not found then
+        select request_hash into v_hash from endpoints where id = p_id;
+        if v_hash is distinct from p_hash then
+            raise exception using errcode = 'GR409', message = 'this id names another endpoint';
+        end if;
+        return false;
+    end if;
+    insert into endpoint_slots (endpoint_id, slot)
+    select p_id, n from generate_series(1, coalesce(p_concurrency, 0)) n;
+    if p_conversation_id is not null then
+        insert into conversation_endpoints (conversation_id, endpoint_id)
+        values (p_conversation_id, p_id);
+    end if;
+    return true;
+end $$;
+
+-- Promise: what waits for the endpoint is due now.
+-- Locks:   its lanes by id, those of others not waited for: they look at the endpoint themselves.
+create function wake_endpoint_v1(p_endpoint_id uuid) returns bigint
+language plpgsql as $$
+declare
+    v_now timestamptz := lane_clock();
+    v_many bigint;
+begin
+    with waiting as materialized (
+        select l.conversation_id, l.id from lanes l
+        where l.endpoint_id = p_endpoint_id and l.due_at = 'infinity'
+        order by l.conversation_id, l.id
+        for no key update skip locked
+    )
+    update lanes l set due_at = v_now
+    from waiting w
+    where l.conversation_id = w.conversation_id and l.id = w.id;
+    get diagnostics v_many = row_count;
+    return v_many;
+end $$;
+
+-- Promise: what is given (not null) replaces what stood; p_enable takes back that it was disabled.
+--          Returns the version.  What waited for it to go on is due.
+-- Locks:   the endpoint's row, its lanes by id.
+create function patch_endpoint_v1(
+    p_id uuid, p_if_version bigint, p_target text, p_secrets text[], p_settings jsonb,
+    p_roles text[], p_all_roles boolean, p_ordering text, p_on_uncertain text,
+    p_max_attempts integer, p_concurrency integer, p_per_minute integer, p_paused boolean,
+    p_enable boolean
+) returns bigint
+language plpgsql as $$
+declare
+    v endpoints;
+    v_now timestamptz := clock_timestamp();
+begin
+    select * into v from endpoints where id = p_id for no key update;
+    if not found then
+        raise exception using errcode = 'GR404', message = 'no such endpoint';
+    end if;
+    if p_if_version is not null and p_if_version <> v.version then
+        raise exception using errcode = 'GR412', message = 'the endpoint has changed';
+    end if;
+    update endpoints e set
+        target = coalesce(p_target, e.target), secrets = coalesce(p_secrets, e.secrets),
+        settings = coalesce(p_settings, e.settings),
+        roles = case when p_all_roles then null else coalesce(p_roles, e.roles) end,
+        ordering = coalesce(p_ordering, e.ordering),
+        on_uncertain = coalesce(p_on_uncertain, e.on_uncertain),
+        max_attempts = coalesce(p_max_attempts, e.max_attempts),
+        concurrency = coalesce(p_concurrency, e.concurrency),
+        per_minute = coalesce(p_per_minute, e.per_minute),
+        paused_at = case when p_paused is null then e.paused_at
+                         when p_paused then coalesce(e.paused_at, v_now) end,
+        disabled_at = case when not p_enable then e.disabled_at end,
+        disabled_reason = case when not p_enable then e.disabled_reason end,
+        failing_since = case when not p_enable then e.failing_since end,
+        failures = case when p_enable then 0 else e.failures end,
+        held_until = case when not p_enable then e.held_until end,
+        version = e.version + 1
+    where e.id = p_id;
+    if p_concurrency is not null then
+        delete from endpoint_slots s where s.endpoint_id = p_id and s.slot > p_concurrency;
+        insert into endpoint_slots (endpoint_id, slot)
+        select p_id, n from generate_series(1, p_concurrency) n on conflict do nothing;
+    end if;
+    if p_enable or p_paused = false then
+        perform wake_endpoint_v1(p_id);
+    end if;
+    return v.version + 1;
+end $$;
+
+-- Promise: the endpoint is gone, and nothing waits for it any more; the journal of what was sent stays.
+-- Locks:   the endpoint's row, its lanes by id.
+create function delete_endpoint_v1(p_id uuid) returns boolean
+language plpgsql as $$
+begin
+    perform from endpoints where id = p_id for update;
+    if not found then
+        return false;
+    end if;
+    perform from lanes l where l.endpoint_id = p_id order by l.conversation_id, l.id for update;
+    delete from lanes l where l.endpoint_id = p_id;
+    delete from conversation_endpoints o where o.endpoint_id = p_id;
+    delete from endpoint_slots s where s.endpoint_id = p_id;
+    delete from receipts r where r.endpoint_id = p_id;
+    delete from endpoints where id = p_id;
+    return true;
+end $$;
+
+-- Promise: whether a message may leave for the endpoint now: 'go', and then its place among those that
+--          leave at once and its place in the minute are taken until p_hold is over; or 'wait', for
+--          so long (null: until somebody resumes or enables it), or 'gone'.
+-- How:     a slot is a row, so that who dies holding one holds it no longer than p_hold.  Of an
+--          endpoint that is left alone for a while, one message tries whether it is well again.
+-- Locks:   the endpoint's row (only with a rate, or after failures), a slot not waited for.
+create function admit_v1(
+    p_endpoint_id uuid, p_lane_id uuid, p_hold interval,
+    out answer text, out wait interval, out why text
+)
+language plpgsql as $$
+declare
+    e endpoints;
+    v_now timestamptz := lane_clock();
+    v_slot integer;
+begin
+    select * into e from endpoints where id = p_endpoint_id;
+    if e.per_minute is not null or e.held_until is not null then
+        select * into e from endpoints where id = p_endpoint_id for no key update;
+    end if;
+    if e.id is null then
+        answer := 'gone';
+        return;
+    end if;
+    answer := 'wait';
+    if e.disabled_at is not null then
+        why := 'disabled';
+        return;
+    end if;
+    if e.paused_at is not null then
+        why := 'paused';
+        return;
+    end if;
+    if e.held_until > v_now then
+        why := 'failing';
+        wait := e.held_until - v_now;
+        return;
+    end if;
+    if e.free_at > v_now and e.per_minute is not null then
+        why := 'rate';
+        wait := e.free_at - v_now;
+        return;
+    end if;
+    if e.concurrency is not null then
+        select s.slot into v_slot from endpoint_slots s
+        where s.endpoint_id = e.id and (s.until is null or s.until <= v_now)
+        order by s.slot limit 1 for update skip locked;
+        if v_slot is null then
+            why := 'busy';
+            wait := '1 second';
+            return;
+        end if;
+        update endpoint_slots s set lane_id = p_lane_id, until = v_now + p_hold
+        where s.endpoint_id = e.id and s.slot = v_slot;
+    end if;
+    if e.per_minute is not null then
+        update endpoints x set free_at = greatest(v_now, x.free_at) + interval '1 minute' / x.per_minute
+        where x.id = e.id;
+    end if;
+    if e.held_until is not null then
+        -- Ours is the try; the others wait for what comes of it.
+        update endpoints x set held_until = v_now + p_hold where x.id = e.id;
+    end if;
+    answer := 'go';
+end $$;
+
+-- Promise: the endpoint's slot that the lane held is free, and what came of the try is known: after a
+--          success it is well, and all that waited is due; after each failure in a row it is left
+--          alone longer; after p_patience of nothing but failures, or when p_disable says why, it is
+--          disabled.  True when this disabled it.
+-- Locks:   the slot, the endpoint's row (only when something changes), its lanes by id.
+create function report_v1(
+    p_endpoint_id uuid, p_lane_id uuid, p_ok boolean, p_disable text, p_patience interval
+) returns boolean
+language plpgsql as $$
+declare
+    e endpoints;
+    v_now timestamptz := lane_clock();
+    v_disable text := p_disable;
+begin
+    update endpoint_slots s set lane_id = null, until = null
+    where s.endpoint_id = p_endpoint_id and s.lane_id = p_lane_id;
+    select * into e from endpoints where id = p_endpoint_id;
+    if e.id is null or p_ok is null or (p_ok and e.failures = 0) then
+        return false;
+    end if;
+    select * into e from endpoints where id = p_endpoint_id for no key update;
+    if e.id is null or e.disabled_at is not null then
+        return false;
+    end if;
+    if p_ok then
+        update endpoints x set failures = 0, failing_since = null, held_until = null where x.id = e.id;
+        perform wake_endpoint_v1(e.id);
+        return false;
+    end if;
+    if v_disable is null and e.failing_since < v_now - p_patience then
+        v_disable := 'it only failed since ' || rfc3339(e.failing_since);
+    end if;
+    update endpoints x set
+        failures = x.failures + 1, failing_since = coalesce(x.failing_since, v_now),
+        -- From the fifth failure in a row: 10 s, 20 s, 40 s … 10 minutes.
+        held_until = case when x.failures + 1 >= 5
+            then v_now + least(interval '10 seconds' * power(2, least(x.failures - 4, 10)),
+                               interval '10 minutes') end,
+        disabled_at = case when v_disable is not null then v_now end,
+        disabled_reason = v_disable
+    where x.id = e.id;
+    return v_disable is not null;
+end $$;
+
+-- Promise: the lane is let go, and no try is counted: due after p_wait, or, with null, when its endpoint
+--          goes on.  False: it was no longer the caller's.
+-- Locks:   the lane.
+create function defer_v1(
+    p_conversation_id uuid, p_lane_id uuid, p_token uuid, p_wait interval
+) returns boolean
+language plpgsql as $$
+declare
+    v lanes := hold_lane_v1(p_conversation_id, p_lane_id, p_token);
+    v_now timestamptz := lane_clock();
+begin
+    if v.id is null then
+        return false;
+    end if;
+    update lanes l set
+        token = null, owner = null,
+        due_at = case when v.head_seq <= v.tail_seq and v.paused_at is null
+                      then coalesce(v_now + p_wait, 'infinity') end
+    where l.conversation_id = p_conversation_id and l.id = p_lane_id;
+    return true;
+end $$;
+
+-- Promise: the message is done and, in the same commit, the intent for the next is on record, if there
+--          is a next (p_next): done, or what intend_v1 answers.  With p_external_id the far side's word
+--          about it can be kept (receipts).
+-- Locks:   the lane.
+create function done_and_next_v1(
+    p_conversation_id uuid, p_lane_id uuid, p_token uuid, p_seq bigint, p_outcome text,
+    p_detail text, p_external_id text, p_endpoint_id uuid, p_lease interval, p_next bigint,
+    p_margin interval
+) returns text
+language plpgsql as $$
+declare
+    v_now timestamptz := clock_timestamp();
+begin
+    if not done_v1(
+        p_conversation_id, p_lane_id, p_token, p_seq, p_outcome, p_detail, p_external_id, p_lease) then
+        return 'zombie';
+    end if;
+    if p_external_id is not null and p_outcome = 'accepted' then
+        insert into receipts (endpoint_id, external_id, conversation_id, seq, status, at)
+        values (p_endpoint_id, p_external_id, p_conversation_id, p_seq, 'sent', v_now)
+        on conflict do nothing;
+    end if;
+    if p_next is null then
+        return 'done';
+    end if;
+    return intend_v1(p_conversation_id, p_lane_id, p_token, p_next, p_margin);
+end $$;
+
+-- Promise: the message's receipt says at least this, and never less than before: sent, delivered, read;
+--          failed only of what was not delivered.  Returns what it says; null: no such message.
+-- Locks:   the receipt.
+create function receipt_v1(p_endpoint_id uuid, p_external_id text, p_status text) returns text
+language plpgsql as $$
+declare
+    c_order constant text[] := '{sent,failed,delivered,read}';
+    v_now timestamptz := clock_timestamp();
+    v_status text;
+begin
+    update receipts r set
+        status = case when array_position(c_order, p_status) > array_position(c_order, r.status)
+                      then p_status else r.status end,
+        at = case when array_position(c_order, p_status) > array_position(c_order, r.status)
+                  then v_now else r.at end
+    where r.endpoint_id = p_endpoint_id and r.external_id = p_external_id
+    returning r.status into v_status;
+    return v_status;
+end $$;
+
+-- Sources: where messages come from.  One conversation for each contact of a source, one message for
+-- each external id, and then, if the source has an agent, its answer, which leaves by the source's
+-- endpoint.
+
+set search_path = greffier;
+
+create table sources (
+    id uuid primary key,
+    name text not null,
+    -- whose conversations they become, and who pays for the answers
+    owner_id text not null,
+    agent_id uuid,
+    endpoint_id uuid,
+    -- how what comes in is read: null: as the API says | telegram: its updates
+    adapter text,
+    secrets text[] not null,
+    -- messages that come within so long of each other are answered together
+    debounce interval not null,
+    request_hash bytea not null,
+    version bigint not null default 1,
+    created_at timestamptz not null,
+    paused_at timestamptz
+);
+
+create table source_contacts (
+    source_id uuid not null,
+    contact text not null,
+    conversation_id uuid not null,
+    primary key (source_id, contact)
+);
+
+-- serves erasure
+create index source_contacts_by_conversation on source_contacts (conversation_id);
+
+-- What came in: each external id once, for ever.
+create table inbox (
+    source_id uuid not null,
+    -- of the external id, which stands in the message's metadata: when that is erased the id is still
+    -- known, and nobody can read it
+    external_hash bytea not null,
+    conversation_id uuid not null,
+    seq bigint not null,
+    at timestamptz not null,
+    primary key (source_id, external_hash)
+);
+
+-- Promise: the source exists once under its id: the same request again finds it (false), another one
+--          is refused.
+-- Locks:   none.
+create function create_source_v1(
+    p_id uuid, p_hash bytea, p_name text, p_owner_id text, p_agent_id uuid, p_endpoint_id uuid,
+    p_adapter text, p_secrets text[], p_debounce interval
+) returns boolean
+language plpgsql as $$
+declare
+    v_now timestamptz := clock_timestamp();
+    v_hash bytea;
+begin
+    insert into sources (
+        id, name, owner_id, agent_id, endpoint_id, adapter, secrets, debounce, request_hash, created_at
+    ) values (
+        p_id, p_name, p_owner_id, p_agent_id, p_endpoint_id, p_adapter, p_secrets, p_debounce, p_hash,
+        v_now
+    ) on conflict (id) do nothing;
+    if not found then
+        select request_hash into v_hash from sources where id = p_id;
+        if v_hash is distinct from p_hash then
+            raise exception using errcode = 'GR409', message = 'this id names another source';
+        end if;
+        return false;
+    end if;
+    return true;
+end $$;
+
+-- Promise: what is given (not null) replaces what stood; returns the version.
+-- Locks:   the source's row.
+create function patch_source_v1(
+    p_id uuid, p_if_version bigint, p_name text, p_agent_id uuid, p_endpoint_id uuid,
+    p_secrets text[], p_debounce interval, p_paused boolean
+) returns bigint
+language plpgsql as $$
+declare
+    v sources;
+    v_now timestamptz := clock_timestamp();
+begin
+    select * into v from sources where id = p_id for no key update;
+    if not found then
+        raise exception using errcode = 'GR404', message = 'no such source';
+    end if;
+    if p_if_version is not null and p_if_version <> v.version then
+        raise exception using errcode = 'GR412', message = 'the source has changed';
+    end if;
+    update sources s set
+        name = coalesce(p_name, s.name), agent_id = coalesce(p_agent_id, s.agent_id),
+        endpoint_id = coalesce(p_endpoint_id, s.endpoint_id), secrets = coalesce(p_secrets, s.secrets),
+        debounce = coalesce(p_debounce, s.debounce),
+        paused_at = case when p_paused is null then s.paused_at
+                         when p_paused then coalesce(s.paused_at, v_now) end,
+        version = s.version + 1
+    where s.id = p_id;
+    return v.version + 1;
+end $$;
+
+-- Promise: nothing comes in by the source any more; the conversations stay.
+-- Locks:   the source's row.
+create function delete_source_v1(p_id uuid) returns boolean
+language plpgsql as $$
+begin
+    delete from sources where id = p_id;
+    if not found then
+        return false;
+    end if;
+    delete from source_contacts where source_id = p_id;
+    delete from inbox where source_id = p_id;
+    return true;
+end $$;
+
+-- Promise: somebody answers in the conversation, after p_delay at the earliest, and takes all that was
+--          said by then: a run that waits is put off (no longer than ten times p_delay after it was
+--          asked for), one that answers is followed by another, and otherwise there is a new one.
+--          Returns whether a run is to come; false: there is no agent, or who pays has used up their
+--          month.
+-- Locks:   the run lane; the caller holds the conversation.
+create function ask_inbox_run_v1(
+    p_conversation conversations, p_agent_id uuid, p_asked_by text, p_run_id uuid, p_delay interval
+) returns boolean
+language plpgsql as $$
+declare
+    a agents;
+    r runs;
+    l lanes;
+    v_lane uuid := lane_id(p_conversation.id, 'run', null);
+    v_now timestamptz := clock_timestamp();
+    v_clock timestamptz := lane_clock();
+    v_number bigint;
+begin
+    select * into a from agents where id = p_agent_id and deleted_at is null;
+    if a.id is null or quota_refusal(p_asked_by, v_now) is not null then
+        return false;
+    end if;
+    select * into l from lanes x
+    where x.conversation_id = p_conversation.id and x.id = v_lane for no key update;
+    select * into r from runs x
+    where x.conversation_id = p_conversation.id and x.number > coalesce(l.head_seq, 0) - 1
+      and x.status = 'queued'
+    order by x.number desc limit 1;
+    if r.id is not null then
+        -- It reads the conversation when it begins: what was said now is in it.
+        if r.number = l.head_seq and l.token is null and r.origin = 'inbox'
+           and l.parked_at is null and l.paused_at is null then
+            update lanes x set due_at = greatest(
+                x.due_at, least(v_clock + p_delay, r.created_at + (v_clock - v_now) + 10 * p_delay))
+            where x.conversation_id = l.conversation_id and x.id = l.id;
+        end if;
+        return true;
+    end if;
+    v_number := coalesce(l.tail_seq, 0) + 1;
+    insert into runs (
+        conversation_id, id, number, agent_id, asked_by, origin, request_hash, agent, created_at
+    ) values (
+        p_conversation.id, p_run_id, v_number, a.id, p_asked_by, 'inbox', uuid_send(p_run_id),
+        agent_json(a)::json, v_now
+    );
+    insert into run_ids (run_id, conversation_id) values (p_run_id, p_conversation.id);
+    perform enqueue_v1(p_conversation.id, 'run', null, v_number, v_number, v_clock + p_delay);
+    update conversations c set active_run_id = coalesce(c.active_run_id, p_run_id)
+    where c.id = p_conversation.id;
+    return true;
+end $$;
+
+-- Promise: the message is on record once, in the contact's conversation, which is made by the first,
+--          and its answer is asked for.  outcome: stored; replayed, when the external id was there;
+--          gone, when there is no such source; archived conversations are begun anew.
+-- How:     the contact's row orders everybody who brings a message of theirs: of two first messages at
+--          once one makes the conversation.
+-- Locks:   the contact's row, the conversation, its lanes.
+create function receive_v1(
+    p_source_id uuid, p_external_id text, p_contact text, p_contact_name text, p_content text,
+    p_subject text, p_said_at timestamptz, p_message_id uuid, p_hash bytea,
+    p_new_conversation_id uuid, p_new_hash uuid, p_run_id uuid,
+    out outcome text, out conversation_id uuid, out seq bigint, out rev bigint,
+    out created boolean, out runs boolean
+)
+language plpgsql as $$
+#variable_conflict use_column
+declare
+    s sources;
+    v conversations;
+    m record;
+    i inbox;
+    v_endpoint text;
+    v_external bytea := sha256(convert_to(p_external_id, 'UTF8'));
+begin
+    created := false;
+    runs := false;
+    select * into s from sources where id = p_source_id;
+    if not found then
+        outcome := 'gone';
+        return;
+    end if;
+    insert into source_contacts as c (source_id, contact, conversation_id)
+    values (p_source_id, p_contact, p_new_conversation_id)
+    on conflict (source_id, contact) do update set contact = excluded.contact
+    returning c.conversation_id into receive_v1.conversation_id;
+    -- Whoever brought one before us has committed: look now, not before the lock.
+    select * into i from inbox x where x.source_id = p_source_id and x.external_hash = v_external;
+    if found then
+        outcome := 'replayed';
+        receive_v1.conversation_id := i.conversation_id;
+        receive_v1.seq := i.seq;
+        delete from source_contacts c
+        where c.source_id = p_source_id and c.contact = p_contact
+          and c.conversation_id = p_new_conversation_id;
+        return;
+    end if;
+    select * into v from conversations x where x.id = receive_v1.conversation_id for no key update;
+    if v.id is null or v.archived_at is not null then
+        receive_v1.conversation_id := p_new_conversation_id;
+        update source_contacts c set conversation_id = p_new_conversation_id
+        where c.source_id = p_source_id and c.contact = p_contact;
+        created := create_conversation_v1(
+            p_new_conversation_id, p_new_hash, 'assistant', coalesce(p_subject, p_contact_name, p_contact),
+            null, s.agent_id, s.owner_id, 30, '{}', '{}', '{}');
+        if s.endpoint_id is not null then
+            -- Where the contact is: the endpoint's target may name its place.
+            select replace(e.target, '{contact}', p_contact) into v_endpoint
+            from endpoints e where e.id = s.endpoint_id;
+            insert into conversation_endpoints (conversation_id, endpoint_id, target)
+            values (p_new_conversation_id, s.endpoint_id, v_endpoint) on conflict do nothing;
+        end if;
+    end if;
+    select x.* into m from append_message_v1(
+        receive_v1.conversation_id, null, p_message_id, p_hash, 'user', 'contact:' || p_contact,
+        p_contact_name, 'source:' || p_source_id, p_content, null, null, null, null, null,
+        jsonb_build_object('source_id', p_source_id, 'external_id', p_external_id),
+        p_said_at, false, true) x;
+    if m.outcome not in ('stored', 'replayed') then
+        raise exception 'a message that came in was refused: %', m.outcome;
+    end if;
+    insert into inbox (source_id, external_hash, conversation_id, seq, at)
+    values (p_source_id, v_external, receive_v1.conversation_id, m.seq, clock_timestamp());
+    select * into v from conversations x where x.id = receive_v1.conversation_id;
+    if v.agent_id is not null and s.paused_at is null then
+        runs := ask_inbox_run_v1(v, v.agent_id, s.owner_id, p_run_id, s.debounce);
+    end if;
+    outcome := 'stored';
+    receive_v1.seq := m.seq;
+    receive_v1.rev := v.rev;
 end $$;
 
 -- What changes after it was said: edits, deletions, rewinds and branches.  Each is one rev, decided
@@ -2918,6 +3608,11 @@ begin
     );
     update conversations set last_seq = last_seq + 1, message_count = message_count + 1
     where id = p_conversation.id;
+    if exists (select from endpoints) then
+        perform enqueue_out_v1(
+            array[p_conversation.id], array[p_conversation.last_seq + 1],
+            array[p_conversation.last_seq + 1]);
+    end if;
 end $$;
 
 -- Promise: none of the invitations this user made lets anybody in any more.
@@ -4361,6 +5056,13 @@ begin
     delete from run_events where conversation_id = p_id;
     delete from runs where conversation_id = p_id;
     delete from attempts where conversation_id = p_id;
+    delete from receipts where conversation_id = p_id;
+    delete from conversation_endpoints where conversation_id = p_id;
+    delete from endpoint_slots s using endpoints e
+    where e.only_conversation_id = p_id and s.endpoint_id = e.id;
+    delete from endpoints where only_conversation_id = p_id;
+    -- The inbox keeps that an external id was there, so that it cannot bring the words back.
+    delete from source_contacts where conversation_id = p_id;
     delete from lanes where conversation_id = p_id;
     delete from conversations where id = p_id;
 end $$;
@@ -4468,6 +5170,8 @@ begin
     -- What was spent stays in the accounts, as somebody's.
     update usage set user_id = p_alias where user_id = p_user;
     delete from quotas where user_id = p_user;
+    update endpoints set created_by = p_alias where created_by = p_user;
+    perform delete_source_v1(s.id) from sources s where s.owner_id = p_user;
     update admin_log set
         actor = case when actor = p_user then p_alias else actor end,
         subject = case when subject = p_user then p_alias else subject end
@@ -4503,6 +5207,10 @@ begin
             ('read_marks', 'user_id'),
             ('invitations', 'token_hash'), ('invitations', 'created_by'),
             ('invitation_tokens', 'token_hash'),
+            ('endpoints', 'target'), ('endpoints', 'secrets'), ('endpoints', 'settings'),
+            ('endpoints', 'created_by'), ('endpoints', 'request_hash'),
+            ('endpoints', 'disabled_reason'), ('conversation_endpoints', 'target'),
+            ('receipts', 'external_id'), ('sources', 'owner_id'), ('source_contacts', 'contact'),
             ('lanes', 'park_reason'), ('run_steps', 'call_id'),
             ('attempts', 'detail'), ('attempts', 'external_id'),
             ('runs', 'asked_by'), ('runs', 'agent'), ('runs', 'error_detail'),

@@ -41,7 +41,3 @@ where i.run_id = $1
   and ($2::text is null or exists (
       select from participants p
       where p.conversation_id = r.conversation_id and p.user_id = $2 and p.left_at is null));
-
--- name: active_run
--- The run that answers in a conversation.
-select c.active_run_id as id from conversations c where c.id = $1;

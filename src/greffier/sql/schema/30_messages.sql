@@ -266,6 +266,11 @@ begin
     if v_now > v.listed_at + interval '10 minutes' then
         perform touch_listings_v1(array[v.id]);
     end if;
+    -- What was said long ago, an import, is no news for endpoints.
+    if exists (select from endpoints) and (p_said_at is null or p_said_at > v_now - interval '1 day') then
+        perform enqueue_out_v1(
+            array[v.id], array[append_message_v1.seq], array[append_message_v1.seq]);
+    end if;
 end $$;
 
 -- Why a conversation's row was not there to be locked.
@@ -510,5 +515,12 @@ begin
             join conversations c on c.id = old.id
             where c.listed_at <> old.listed_at
         ));
+    end if;
+    if exists (select from endpoints) and (p_said_at is null or exists (
+        select from unnest(p_said_at) s where s is null or s > v_now - interval '1 day')) then
+        perform enqueue_out_v1(array_agg(c.id), array_agg(old.last + 1), array_agg(c.last_seq))
+        from unnest(v_id, v_last) as old (id, last)
+        join conversations c on c.id = old.id
+        where c.last_seq > old.last;
     end if;
 end $$;

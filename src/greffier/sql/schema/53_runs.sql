@@ -225,6 +225,10 @@ begin
         said_total = v_said, tool_total = v_tool
     where c.id = p_run.conversation_id;
     perform advance_v1(p_conversation, v_now);
+    if v_seq > p_conversation.last_seq and exists (select from endpoints) then
+        perform enqueue_out_v1(
+            array[p_conversation.id], array[p_conversation.last_seq + 1], array[v_seq]);
+    end if;
 end $$;
 
 -- Promise: nobody answers in the conversation any more: what runs or waits is over as p_status, in the

@@ -54,6 +54,11 @@ begin
     );
     update conversations set last_seq = last_seq + 1, message_count = message_count + 1
     where id = p_conversation.id;
+    if exists (select from endpoints) then
+        perform enqueue_out_v1(
+            array[p_conversation.id], array[p_conversation.last_seq + 1],
+            array[p_conversation.last_seq + 1]);
+    end if;
 end $$;
 
 -- Promise: none of the invitations this user made lets anybody in any more.

@@ -40,6 +40,13 @@ begin
     delete from run_events where conversation_id = p_id;
     delete from runs where conversation_id = p_id;
     delete from attempts where conversation_id = p_id;
+    delete from receipts where conversation_id = p_id;
+    delete from conversation_endpoints where conversation_id = p_id;
+    delete from endpoint_slots s using endpoints e
+    where e.only_conversation_id = p_id and s.endpoint_id = e.id;
+    delete from endpoints where only_conversation_id = p_id;
+    -- The inbox keeps that an external id was there, so that it cannot bring the words back.
+    delete from source_contacts where conversation_id = p_id;
     delete from lanes where conversation_id = p_id;
     delete from conversations where id = p_id;
 end $$;
@@ -147,6 +154,8 @@ begin
     -- What was spent stays in the accounts, as somebody's.
     update usage set user_id = p_alias where user_id = p_user;
     delete from quotas where user_id = p_user;
+    update endpoints set created_by = p_alias where created_by = p_user;
+    perform delete_source_v1(s.id) from sources s where s.owner_id = p_user;
     update admin_log set
         actor = case when actor = p_user then p_alias else actor end,
         subject = case when subject = p_user then p_alias else subject end
@@ -182,6 +191,10 @@ begin
             ('read_marks', 'user_id'),
             ('invitations', 'token_hash'), ('invitations', 'created_by'),
             ('invitation_tokens', 'token_hash'),
+            ('endpoints', 'target'), ('endpoints', 'secrets'), ('endpoints', 'settings'),
+            ('endpoints', 'created_by'), ('endpoints', 'request_hash'),
+            ('endpoints', 'disabled_reason'), ('conversation_endpoints', 'target'),
+            ('receipts', 'external_id'), ('sources', 'owner_id'), ('source_contacts', 'contact'),
             ('lanes', 'park_reason'), ('run_steps', 'call_id'),
             ('attempts', 'detail'), ('attempts', 'external_id'),
             ('runs', 'asked_by'), ('runs', 'agent'), ('runs', 'error_detail'),

@@ -1,0 +1,423 @@
+-- Endpoints: where messages go.  An endpoint is for one conversation, for those its sources bring, or
+-- for all; each conversation has a lane to it, made by the first message after it.
+
+set search_path = greffier;
+
+create table endpoints (
+    id uuid primary key,
+    -- the conversation whose owner made it; null: an administrator's
+    only_conversation_id uuid,
+    -- whether it is for every conversation there is
+    everywhere boolean not null,
+    channel text not null,
+    target text not null,
+    -- what both sides know, newest first: more than one while it is rotated
+    secrets text[] not null,
+    settings jsonb not null default '{}',
+    -- whose words are sent; null: everybody's
+    roles text[],
+    ordering text not null check (ordering in ('strict', 'skip', 'unordered')),
+    on_uncertain text check (on_uncertain in ('resend', 'probe', 'park')),
+    max_attempts integer check (max_attempts > 0),
+    -- messages sent to it at the same time, and in a minute; null: no limit
+    concurrency integer check (concurrency > 0),
+    per_minute integer check (per_minute > 0),
+    request_hash bytea not null,
+    created_by text not null,
+    created_at timestamptz not null,
+    -- +1 for every change somebody asked for
+    version bigint not null default 1,
+    paused_at timestamptz,
+    disabled_at timestamptz,
+    disabled_reason text,
+    -- since when it has only failed, how often in a row, and until when it is left alone
+    failing_since timestamptz,
+    failures integer not null default 0,
+    held_until timestamptz,
+    -- when the next message may leave, by its rate
+    free_at timestamptz
+) with (fillfactor = 70);
+
+-- serves enqueue_out_v1, which every append asks: null is for all
+create index endpoints_everywhere on endpoints (id) where everywhere;
+create index endpoints_by_conversation on endpoints (only_conversation_id)
+    where only_conversation_id is not null;
+
+-- Which endpoints a conversation has beyond those for all, and where they point for it: a source's
+-- answers go to the contact who wrote.
+create table conversation_endpoints (
+    conversation_id uuid not null,
+    endpoint_id uuid not null,
+    -- null: the endpoint's own
+    target text,
+    primary key (conversation_id, endpoint_id)
+);
+
+-- A place for each message an endpoint takes at the same time; one whose time is over is free.
+create table endpoint_slots (
+    endpoint_id uuid not null,
+    slot integer not null,
+    lane_id uuid,
+    until timestamptz,
+    primary key (endpoint_id, slot)
+) with (fillfactor = 60);
+
+-- What the far side said of a message after it took it.
+create table receipts (
+    endpoint_id uuid not null,
+    external_id text not null,
+    conversation_id uuid not null,
+    seq bigint not null,
+    status text check (status in ('sent', 'delivered', 'read', 'failed')),
+    at timestamptz not null,
+    primary key (endpoint_id, external_id)
+);
+
+-- serves erasure
+create index receipts_by_conversation on receipts (conversation_id);
+-- serves whoever resumes an endpoint, and operators
+create index lanes_by_endpoint on lanes (endpoint_id) where endpoint_id is not null;
+
+-- Promise: the conversations' new messages are work for each endpoint that takes any of them, in the
+--          caller's transaction.  Where there are no endpoints it costs one look.
+-- How:     the words of p_roles alone decide whether a lane is woken; which message it is for is
+--          decided when it is sent.
+-- Locks:   lanes by id; the caller holds the conversations.
+create function enqueue_out_v1(
+    p_conversation_ids uuid[], p_first bigint[], p_last bigint[]
+) returns void
+language plpgsql as $$
+declare
+    v_now timestamptz;
+    e record;
+begin
+    if not exists (select from endpoints where everywhere)
+       and not exists (
+           select from conversation_endpoints where conversation_id = any (p_conversation_ids)) then
+        return;
+    end if;
+    v_now := lane_clock();
+    for e in
+        select c.id, c.first, c.last, x.endpoint_id
+        from unnest(p_conversation_ids, p_first, p_last) as c (id, first, last)
+        cross join lateral (
+            select w.id as endpoint_id from endpoints w where w.everywhere
+            union
+            select o.endpoint_id from conversation_endpoints o where o.conversation_id = c.id
+        ) x
+        order by c.id, lane_id(c.id, 'out', x.endpoint_id)
+    loop
+        perform enqueue_v1(e.id, 'out', e.endpoint_id, e.first, e.last, v_now);
+    end loop;
+end $$;
+
+-- Promise: the endpoint exists once under its id: the same request again finds it (false), another one
+--          is refused.  One for a conversation is its owner's to make.
+-- Locks:   the conversation's row, if it is for one.
+create function create_endpoint_v1(
+    p_id uuid, p_hash bytea, p_conversation_id uuid, p_actor text, p_everywhere boolean,
+    p_channel text, p_target text, p_secrets text[], p_settings jsonb, p_roles text[],
+    p_ordering text, p_on_uncertain text, p_max_attempts integer, p_concurrency integer,
+    p_per_minute integer, p_paused boolean, p_created_by text
+) returns boolean
+language plpgsql as $$
+declare
+    v_now timestamptz := clock_timestamp();
+    v_hash bytea;
+begin
+    if p_conversation_id is not null then
+        perform lock_conversation_v1(p_conversation_id, p_actor, 'owner');
+    end if;
+    insert into endpoints (
+        id, only_conversation_id, everywhere, channel, target, secrets, settings, roles, ordering,
+        on_uncertain, max_attempts, concurrency, per_minute, request_hash, created_by, created_at,
+        paused_at
+    ) values (
+        p_id, p_conversation_id, p_everywhere, p_channel, p_target, p_secrets, p_settings, p_roles,
+        p_ordering, p_on_uncertain, p_max_attempts, p_concurrency, p_per_minute, p_hash,
+        p_created_by, v_now, case when p_paused then v_now end
+    ) on conflict (id) do nothing;
+    if not found then
+        select request_hash into v_hash from endpoints where id = p_id;
+        if v_hash is distinct from p_hash then
+            raise exception using errcode = 'GR409', message = 'this id names another endpoint';
+        end if;
+        return false;
+    end if;
+    insert into endpoint_slots (endpoint_id, slot)
+    select p_id, n from generate_series(1, coalesce(p_concurrency, 0)) n;
+    if p_conversation_id is not null then
+        insert into conversation_endpoints (conversation_id, endpoint_id)
+        values (p_conversation_id, p_id);
+    end if;
+    return true;
+end $$;
+
+-- Promise: what waits for the endpoint is due now.
+-- Locks:   its lanes by id, those of others not waited for: they look at the endpoint themselves.
+create function wake_endpoint_v1(p_endpoint_id uuid) returns bigint
+language plpgsql as $$
+declare
+    v_now timestamptz := lane_clock();
+    v_many bigint;
+begin
+    with waiting as materialized (
+        select l.conversation_id, l.id from lanes l
+        where l.endpoint_id = p_endpoint_id and l.due_at = 'infinity'
+        order by l.conversation_id, l.id
+        for no key update skip locked
+    )
+    update lanes l set due_at = v_now
+    from waiting w
+    where l.conversation_id = w.conversation_id and l.id = w.id;
+    get diagnostics v_many = row_count;
+    return v_many;
+end $$;
+
+-- Promise: what is given (not null) replaces what stood; p_enable takes back that it was disabled.
+--          Returns the version.  What waited for it to go on is due.
+-- Locks:   the endpoint's row, its lanes by id.
+create function patch_endpoint_v1(
+    p_id uuid, p_if_version bigint, p_target text, p_secrets text[], p_settings jsonb,
+    p_roles text[], p_all_roles boolean, p_ordering text, p_on_uncertain text,
+    p_max_attempts integer, p_concurrency integer, p_per_minute integer, p_paused boolean,
+    p_enable boolean
+) returns bigint
+language plpgsql as $$
+declare
+    v endpoints;
+    v_now timestamptz := clock_timestamp();
+begin
+    select * into v from endpoints where id = p_id for no key update;
+    if not found then
+        raise exception using errcode = 'GR404', message = 'no such endpoint';
+    end if;
+    if p_if_version is not null and p_if_version <> v.version then
+        raise exception using errcode = 'GR412', message = 'the endpoint has changed';
+    end if;
+    update endpoints e set
+        target = coalesce(p_target, e.target), secrets = coalesce(p_secrets, e.secrets),
+        settings = coalesce(p_settings, e.settings),
+        roles = case when p_all_roles then null else coalesce(p_roles, e.roles) end,
+        ordering = coalesce(p_ordering, e.ordering),
+        on_uncertain = coalesce(p_on_uncertain, e.on_uncertain),
+        max_attempts = coalesce(p_max_attempts, e.max_attempts),
+        concurrency = coalesce(p_concurrency, e.concurrency),
+        per_minute = coalesce(p_per_minute, e.per_minute),
+        paused_at = case when p_paused is null then e.paused_at
+                         when p_paused then coalesce(e.paused_at, v_now) end,
+        disabled_at = case when not p_enable then e.disabled_at end,
+        disabled_reason = case when not p_enable then e.disabled_reason end,
+        failing_since = case when not p_enable then e.failing_since end,
+        failures = case when p_enable then 0 else e.failures end,
+        held_until = case when not p_enable then e.held_until end,
+        version = e.version + 1
+    where e.id = p_id;
+    if p_concurrency is not null then
+        delete from endpoint_slots s where s.endpoint_id = p_id and s.slot > p_concurrency;
+        insert into endpoint_slots (endpoint_id, slot)
+        select p_id, n from generate_series(1, p_concurrency) n on conflict do nothing;
+    end if;
+    if p_enable or p_paused = false then
+        perform wake_endpoint_v1(p_id);
+    end if;
+    return v.version + 1;
+end $$;
+
+-- Promise: the endpoint is gone, and nothing waits for it any more; the journal of what was sent stays.
+-- Locks:   the endpoint's row, its lanes by id.
+create function delete_endpoint_v1(p_id uuid) returns boolean
+language plpgsql as $$
+begin
+    perform from endpoints where id = p_id for update;
+    if not found then
+        return false;
+    end if;
+    perform from lanes l where l.endpoint_id = p_id order by l.conversation_id, l.id for update;
+    delete from lanes l where l.endpoint_id = p_id;
+    delete from conversation_endpoints o where o.endpoint_id = p_id;
+    delete from endpoint_slots s where s.endpoint_id = p_id;
+    delete from receipts r where r.endpoint_id = p_id;
+    delete from endpoints where id = p_id;
+    return true;
+end $$;
+
+-- Promise: whether a message may leave for the endpoint now: 'go', and then its place among those that
+--          leave at once and its place in the minute are taken until p_hold is over; or 'wait', for
+--          so long (null: until somebody resumes or enables it), or 'gone'.
+-- How:     a slot is a row, so that who dies holding one holds it no longer than p_hold.  Of an
+--          endpoint that is left alone for a while, one message tries whether it is well again.
+-- Locks:   the endpoint's row (only with a rate, or after failures), a slot not waited for.
+create function admit_v1(
+    p_endpoint_id uuid, p_lane_id uuid, p_hold interval,
+    out answer text, out wait interval, out why text
+)
+language plpgsql as $$
+declare
+    e endpoints;
+    v_now timestamptz := lane_clock();
+    v_slot integer;
+begin
+    select * into e from endpoints where id = p_endpoint_id;
+    if e.per_minute is not null or e.held_until is not null then
+        select * into e from endpoints where id = p_endpoint_id for no key update;
+    end if;
+    if e.id is null then
+        answer := 'gone';
+        return;
+    end if;
+    answer := 'wait';
+    if e.disabled_at is not null then
+        why := 'disabled';
+        return;
+    end if;
+    if e.paused_at is not null then
+        why := 'paused';
+        return;
+    end if;
+    if e.held_until > v_now then
+        why := 'failing';
+        wait := e.held_until - v_now;
+        return;
+    end if;
+    if e.free_at > v_now and e.per_minute is not null then
+        why := 'rate';
+        wait := e.free_at - v_now;
+        return;
+    end if;
+    if e.concurrency is not null then
+        select s.slot into v_slot from endpoint_slots s
+        where s.endpoint_id = e.id and (s.until is null or s.until <= v_now)
+        order by s.slot limit 1 for update skip locked;
+        if v_slot is null then
+            why := 'busy';
+            wait := '1 second';
+            return;
+        end if;
+        update endpoint_slots s set lane_id = p_lane_id, until = v_now + p_hold
+        where s.endpoint_id = e.id and s.slot = v_slot;
+    end if;
+    if e.per_minute is not null then
+        update endpoints x set free_at = greatest(v_now, x.free_at) + interval '1 minute' / x.per_minute
+        where x.id = e.id;
+    end if;
+    if e.held_until is not null then
+        -- Ours is the try; the others wait for what comes of it.
+        update endpoints x set held_until = v_now + p_hold where x.id = e.id;
+    end if;
+    answer := 'go';
+end $$;
+
+-- Promise: the endpoint's slot that the lane held is free, and what came of the try is known: after a
+--          success it is well, and all that waited is due; after each failure in a row it is left
+--          alone longer; after p_patience of nothing but failures, or when p_disable says why, it is
+--          disabled.  True when this disabled it.
+-- Locks:   the slot, the endpoint's row (only when something changes), its lanes by id.
+create function report_v1(
+    p_endpoint_id uuid, p_lane_id uuid, p_ok boolean, p_disable text, p_patience interval
+) returns boolean
+language plpgsql as $$
+declare
+    e endpoints;
+    v_now timestamptz := lane_clock();
+    v_disable text := p_disable;
+begin
+    update endpoint_slots s set lane_id = null, until = null
+    where s.endpoint_id = p_endpoint_id and s.lane_id = p_lane_id;
+    select * into e from endpoints where id = p_endpoint_id;
+    if e.id is null or p_ok is null or (p_ok and e.failures = 0) then
+        return false;
+    end if;
+    select * into e from endpoints where id = p_endpoint_id for no key update;
+    if e.id is null or e.disabled_at is not null then
+        return false;
+    end if;
+    if p_ok then
+        update endpoints x set failures = 0, failing_since = null, held_until = null where x.id = e.id;
+        perform wake_endpoint_v1(e.id);
+        return false;
+    end if;
+    if v_disable is null and e.failing_since < v_now - p_patience then
+        v_disable := 'it only failed since ' || rfc3339(e.failing_since);
+    end if;
+    update endpoints x set
+        failures = x.failures + 1, failing_since = coalesce(x.failing_since, v_now),
+        -- From the fifth failure in a row: 10 s, 20 s, 40 s … 10 minutes.
+        held_until = case when x.failures + 1 >= 5
+            then v_now + least(interval '10 seconds' * power(2, least(x.failures - 4, 10)),
+                               interval '10 minutes') end,
+        disabled_at = case when v_disable is not null then v_now end,
+        disabled_reason = v_disable
+    where x.id = e.id;
+    return v_disable is not null;
+end $$;
+
+-- Promise: the lane is let go, and no try is counted: due after p_wait, or, with null, when its endpoint
+--          goes on.  False: it was no longer the caller's.
+-- Locks:   the lane.
+create function defer_v1(
+    p_conversation_id uuid, p_lane_id uuid, p_token uuid, p_wait interval
+) returns boolean
+language plpgsql as $$
+declare
+    v lanes := hold_lane_v1(p_conversation_id, p_lane_id, p_token);
+    v_now timestamptz := lane_clock();
+begin
+    if v.id is null then
+        return false;
+    end if;
+    update lanes l set
+        token = null, owner = null,
+        due_at = case when v.head_seq <= v.tail_seq and v.paused_at is null
+                      then coalesce(v_now + p_wait, 'infinity') end
+    where l.conversation_id = p_conversation_id and l.id = p_lane_id;
+    return true;
+end $$;
+
+-- Promise: the message is done and, in the same commit, the intent for the next is on record, if there
+--          is a next (p_next): done, or what intend_v1 answers.  With p_external_id the far side's word
+--          about it can be kept (receipts).
+-- Locks:   the lane.
+create function done_and_next_v1(
+    p_conversation_id uuid, p_lane_id uuid, p_token uuid, p_seq bigint, p_outcome text,
+    p_detail text, p_external_id text, p_endpoint_id uuid, p_lease interval, p_next bigint,
+    p_margin interval
+) returns text
+language plpgsql as $$
+declare
+    v_now timestamptz := clock_timestamp();
+begin
+    if not done_v1(
+        p_conversation_id, p_lane_id, p_token, p_seq, p_outcome, p_detail, p_external_id, p_lease) then
+        return 'zombie';
+    end if;
+    if p_external_id is not null and p_outcome = 'accepted' then
+        insert into receipts (endpoint_id, external_id, conversation_id, seq, status, at)
+        values (p_endpoint_id, p_external_id, p_conversation_id, p_seq, 'sent', v_now)
+        on conflict do nothing;
+    end if;
+    if p_next is null then
+        return 'done';
+    end if;
+    return intend_v1(p_conversation_id, p_lane_id, p_token, p_next, p_margin);
+end $$;
+
+-- Promise: the message's receipt says at least this, and never less than before: sent, delivered, read;
+--          failed only of what was not delivered.  Returns what it says; null: no such message.
+-- Locks:   the receipt.
+create function receipt_v1(p_endpoint_id uuid, p_external_id text, p_status text) returns text
+language plpgsql as $$
+declare
+    c_order constant text[] := '{sent,failed,delivered,read}';
+    v_now timestamptz := clock_timestamp();
+    v_status text;
+begin
+    update receipts r set
+        status = case when array_position(c_order, p_status) > array_position(c_order, r.status)
+                      then p_status else r.status end,
+        at = case when array_position(c_order, p_status) > array_position(c_order, r.status)
+                  then v_now else r.at end
+    where r.endpoint_id = p_endpoint_id and r.external_id = p_external_id
+    returning r.status into v_status;
+    return v_status;
+end $$;
