@@ -20,7 +20,9 @@ _encode = msgspec.json.Encoder().encode
 
 def rfc3339(at: datetime) -> str:
     """Write a time in UTC with microseconds, always of the same length."""
-    return at.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+    if at.tzinfo is not UTC:
+        at = at.astimezone(UTC)
+    return at.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def message(conversation_id: UUID, row: Row, stored: Stored) -> bytes:

@@ -11,6 +11,7 @@ import logging
 import sys
 import traceback
 from collections.abc import MutableMapping
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, BinaryIO, TypeAlias
 
@@ -18,10 +19,11 @@ import msgspec
 import structlog
 from structlog.typing import FilteringBoundLogger
 
+from greffier.model.wire import rfc3339
+
 Event: TypeAlias = MutableMapping[str, Any]
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _encode = msgspec.json.Encoder(enc_hook=str).encode
-_stamp = structlog.processors.TimeStamper(fmt="iso", utc=True, key="at")
 
 
 def make_logger(level: str, form: str, stream: BinaryIO | None = None) -> FilteringBoundLogger:
@@ -35,15 +37,11 @@ def make_logger(level: str, form: str, stream: BinaryIO | None = None) -> Filter
     stream = stream or sys.stderr.buffer
     logger: FilteringBoundLogger = structlog.wrap_logger(
         structlog.BytesLogger(stream),
-        processors=[
-            structlog.processors.add_log_level,
-            _stamp,
-            _exception,
-            _renderer(form, stream),
-        ],
+        processors=[_renderer(form, stream)],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         cache_logger_on_first_use=True,
-    )
+        # Bound once: unbound it would bind itself anew for each line, a fifth of its time.
+    ).bind()
     return logger
 
 
@@ -78,12 +76,16 @@ def _frames(trace: TracebackType | None) -> list[str]:
     return traceback.format_list(traceback.extract_tb(trace))
 
 
-def _exception(_logger: object, _method: str, event: Event) -> Event:
+def _told(method: str, event: Event) -> Event:
+    """Add to an event what every line has: its level, the time, and an exception in safe words."""
+    event["level"] = method
+    event["at"] = rfc3339(datetime.now(UTC))
     error = event.pop("exc_info", None)
-    if isinstance(error, tuple):
-        error = error[1]
-    if isinstance(error, BaseException):
-        event["exception"] = safe_exception(error)
+    if error is not None:
+        if isinstance(error, tuple):
+            error = error[1]
+        if isinstance(error, BaseException):
+            event["exception"] = safe_exception(error)
     return event
 
 
@@ -95,13 +97,15 @@ def _renderer(form: str, stream: BinaryIO) -> Any:
     )
 
     def lines(logger: Any, method: str, event: Event) -> bytes:
-        return str(console(logger, method, event)).encode("utf-8", "backslashreplace")
+        text = str(console(logger, method, _told(method, event)))
+        return text.encode("utf-8", "backslashreplace")
 
     return lines
 
 
-def _json(_logger: object, _method: str, event: Event) -> bytes:
-    return _encode(event)
+def _json(_logger: object, method: str, event: Event) -> bytes:
+    # One step for all there is to do: as steps of structlog's it took twice as long a request.
+    return _encode(_told(method, event))
 
 
 class _Bridge(logging.Handler):

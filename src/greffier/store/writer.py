@@ -263,9 +263,13 @@ class Writer:
 
     async def _work(self, worker: int) -> None:
         try:
-            # One turn of the loop: callers that are ready in the same tick go together.
-            await asyncio.sleep(0)
-            while batch := self._take(worker):
+            while True:
+                # One turn of the loop: callers that are ready in the same tick go together, and
+                # who was just answered and says more at once (batches of 128 for 73).
+                await asyncio.sleep(0)
+                batch = self._take(worker)
+                if not batch:
+                    break
                 await self._store(self._slots[worker], batch, wait=False)
         finally:
             self._busy[worker] = False
