@@ -215,6 +215,16 @@ class Settings(BaseSettings):
     work: bool = True
     """Whether ``serve`` also answers for agents and delivers; else ``greffier worker`` does."""
 
+    lease_seconds: float = Field(default=600, ge=5)
+    """Seconds after which what a silent worker was delivering is somebody else's."""
+
+    max_attempts: int = Field(default=3, ge=1, le=100)
+    """How often a message is tried at an endpoint that says nothing else, and how often a lane's
+    worker may be lost, before a person has to look."""
+
+    batch_size: int = Field(default=10, ge=1, le=1000)
+    """Messages of one conversation that leave under one claim."""
+
     run_lease_seconds: float = Field(default=30, ge=1)
     """Seconds after which a run whose worker is silent is ended as interrupted."""
 

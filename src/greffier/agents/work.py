@@ -12,7 +12,9 @@ from structlog.typing import FilteringBoundLogger
 from greffier.agents.follow import Runs
 from greffier.agents.run import CONCURRENCY, ProviderBook, RunLanes
 from greffier.agents.tools import Tools
-from greffier.deliver.worker import Worker
+from greffier.deliver.channels import Channels
+from greffier.deliver.out import OutLanes
+from greffier.deliver.worker import Kind, Worker
 from greffier.publish.bus import Wake
 from greffier.publish.feed import Feed
 from greffier.store.database import Database
@@ -29,9 +31,13 @@ class Work:
         providers: ProviderBook,
         *,
         log: FilteringBoundLogger,
+        channels: Channels | None = None,
         tools: Tools | None = None,
         run_lease: float = 30.0,
         run_concurrency: int = CONCURRENCY,
+        lease: float = 600.0,
+        max_attempts: int = 3,
+        batch: int = 10,
         grace: float = 10.0,
     ) -> None:
         """Put it together; it works while ``run`` does.
@@ -41,10 +47,14 @@ class Work:
             feed: Hears of lanes that are due in other processes.
             runs: Told of what runs say.
             providers: Who answers for agents; closed at the end.
+            channels: The ways to the outside, closed at the end; without them nothing is delivered.
             log: Told how runs ended, and what went wrong.
             tools: What models may call here.
             run_lease: Seconds after which a silent worker has lost its run.
             run_concurrency: Runs at the same time.
+            lease: Seconds after which a silent worker has lost a lane it delivers from.
+            max_attempts: Tries of a message whose endpoint says nothing else.
+            batch: Messages that leave under one claim.
             grace: Seconds that work under way has to end in when it is stopped.
         """
         self.tools = tools or Tools()
@@ -53,7 +63,15 @@ class Work:
             database, providers, self.tools, runs, log=log, lease=run_lease,
             concurrency=run_concurrency,
         )  # fmt: skip
-        self.worker = Worker(database, [self._runs], log=log, grace=grace)
+        self._channels = channels
+        kinds: list[Kind] = [self._runs]
+        self.out: OutLanes | None = None
+        if channels is not None:
+            self.out = OutLanes(
+                database, channels, log=log, lease=lease, max_tries=max_attempts, batch=batch
+            )
+            kinds.append(self.out)
+        self.worker = Worker(database, kinds, log=log, grace=grace)
         feed.listen_for_work(self.heard)
 
     def heard(self, wake: Wake | None) -> None:
@@ -79,6 +97,8 @@ class Work:
             storing.cancel()
             await asyncio.wait({storing})
             await self._providers.close()
+            if self._channels is not None:
+                await self._channels.close()
         for task in (storing, working):
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error

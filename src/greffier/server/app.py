@@ -12,6 +12,7 @@ from greffier.agents.follow import Runs
 from greffier.agents.providers.registry import Providers
 from greffier.agents.providers.script import check_script
 from greffier.agents.work import Work
+from greffier.deliver.channels import open_channels
 from greffier.errors import SettingsError
 from greffier.model.agent import Rules
 from greffier.model.limits import Limits
@@ -127,9 +128,13 @@ def work(
         feed,
         runs,
         Providers(settings),
+        channels=open_channels(settings),
         log=log,
         run_lease=settings.run_lease_seconds,
         run_concurrency=settings.run_concurrency,
+        lease=settings.lease_seconds,
+        max_attempts=settings.max_attempts,
+        batch=settings.batch_size,
         grace=settings.shutdown_seconds,
     )
 

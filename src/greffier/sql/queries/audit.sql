@@ -130,6 +130,9 @@ from (
     union all select 'a step of a run', conversation_id, null from run_steps
     union all select 'a lane', conversation_id, null from lanes
     union all select 'an attempt', conversation_id, seq from attempts
+    union all select 'an endpoint', conversation_id, null from conversation_endpoints
+    union all select 'a receipt', conversation_id, seq from receipts
+    union all select 'a contact', conversation_id, null from source_contacts
 ) x
 where not exists (select from conversations c where c.id = x.conversation_id)
   and not exists (select from erased e where e.conversation_id = x.conversation_id)
@@ -222,7 +225,12 @@ cross join lateral (values
     ('a step of a run', exists (
         select from run_steps s where s.conversation_id = e.conversation_id)),
     ('a lane', exists (select from lanes l where l.conversation_id = e.conversation_id)),
-    ('an attempt', exists (select from attempts a where a.conversation_id = e.conversation_id))
+    ('an attempt', exists (select from attempts a where a.conversation_id = e.conversation_id)),
+    ('an endpoint', exists (
+        select from conversation_endpoints o where o.conversation_id = e.conversation_id)),
+    ('a receipt', exists (select from receipts t where t.conversation_id = e.conversation_id)),
+    ('a contact', exists (
+        select from source_contacts s where s.conversation_id = e.conversation_id))
 ) x (what, found)
 where x.found;
 
@@ -258,9 +266,9 @@ from (
         over (partition by a.conversation_id, a.lane_id, a.seq) as accepted
     from attempts a
 ) a
+-- The lane of an endpoint that was deleted is gone; what was sent stays on record.
 left join lanes l on l.conversation_id = a.conversation_id and l.id = a.lane_id
 cross join lateral (values
-    (l.id is null, 'there is no such lane'),
     (a.outcome = 'accepted' and a.accepted > 1, 'it was accepted ' || a.accepted || ' times'),
     (a.outcome in ('accepted', 'skipped') and a.seq >= l.head_seq,
         'it is done, and the head is ' || l.head_seq),

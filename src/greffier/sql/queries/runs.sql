@@ -30,6 +30,10 @@ select r.conversation_id, r.status, r.last_event, r.tape, run_json(r) as body,
                      order by v.rev limit 1), m.content) end)::text, 'null')
             || ',"reasoning":' || coalesce(to_json(
                 case when m.deleted_at is null then m.reasoning end)::text, 'null')
+            -- Whole, where the message below may leave them out.
+            || ',"tool_calls":' || coalesce(
+                case when m.deleted_at is null then m.tool_calls end::text, 'null')
+            || ',"tool_call_id":' || coalesce(to_json(m.tool_call_id)::text, 'null')
             || ',"message":' || message_json(m, $4) || '}', ',' order by m.seq) || ']'
         from messages m
         where m.conversation_id = r.conversation_id and m.run_id = r.id

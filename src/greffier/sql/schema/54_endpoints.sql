@@ -421,3 +421,34 @@ begin
     returning r.status into v_status;
     return v_status;
 end $$;
+
+-- Promise: the message gets a lane of its own, due after p_retry_in, or parked when p_reason says why,
+--          and the lane goes on behind it, kept for p_lease if there is more: so failures hold nobody
+--          up where order does not matter.  False: it was no longer the caller's.
+-- Locks:   the lane, the message's own.
+create function set_aside_v1(
+    p_conversation_id uuid, p_lane_id uuid, p_token uuid, p_seq bigint, p_outcome text,
+    p_detail text, p_retry_in interval, p_reason text, p_lease interval
+) returns boolean
+language plpgsql as $$
+declare
+    v_now timestamptz := lane_clock();
+    v lanes;
+    v_id uuid;
+begin
+    if not done_v1(p_conversation_id, p_lane_id, p_token, p_seq, p_outcome, p_detail, null, p_lease) then
+        return false;
+    end if;
+    select * into v from lanes l where l.conversation_id = p_conversation_id and l.id = p_lane_id;
+    v_id := md5(v.id::text || p_seq)::uuid;
+    insert into lanes as l (
+        conversation_id, id, kind, endpoint_id, head_seq, tail_seq, due_at, fence, tries, parked_at,
+        park_reason
+    ) values (
+        p_conversation_id, v_id, 'out', v.endpoint_id, p_seq, p_seq,
+        case when p_reason is null then v_now + p_retry_in end,
+        -- Above that of the lane it comes from, so that a receiver sees it rise.
+        v.fence, 1, case when p_reason is not null then v_now end, p_reason
+    ) on conflict do nothing;
+    return true;
+end $$;

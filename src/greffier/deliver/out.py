@@ -1,0 +1,436 @@
+"""Outgoing: a lane's messages leave for its endpoint, one after the other.
+
+Before a message leaves, that it is about to is on record; after it, what came of it is.  Between
+the two lies what nobody can know when a process dies there, and what is done then is the endpoint's
+setting: send again, ask, or leave it to a person.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID, uuid5
+
+from structlog.typing import FilteringBoundLogger
+
+from greffier.deliver.channels.protocol import Channel, Outgoing, Result, Target
+from greffier.deliver.lanes import LaneKind
+from greffier.deliver.worker import Held, Lost
+from greffier.errors import Error
+from greffier.model.retry import STANDARD, Retry
+from greffier.store.database import Database
+
+#: Lanes that one process delivers from at the same time.
+CONCURRENCY = 64
+#: Seconds one message may take to leave.
+TIMEOUT = 20.0
+#: Seconds of the lease that must be left when a message leaves, beyond what it may take.
+MARGIN = 5.0
+#: After so long of nothing but failures an endpoint is disabled.
+PATIENCE = timedelta(days=5)
+
+_INTEND = "select intend_v1($1, $2, $3, $4, $5)"
+_DONE = "select done_and_next_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+_OVER = "select done_v1($1, $2, $3, $4, null, null, null, null)"
+_FAIL = "select fail_v1($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+_ASIDE = "select set_aside_v1($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+_DEFER = "select defer_v1($1, $2, $3, $4)"
+_ADMIT = "select * from admit_v1($1, $2, $3)"
+_REPORT = "select report_v1($1, $2, $3, $4, $5)"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An endpoint as one lane sees it."""
+
+    id: UUID
+    channel: str
+    target: Target
+    roles: Sequence[str] | None
+    ordering: str
+    on_uncertain: str | None
+    max_attempts: int | None
+    gated: bool
+    title: str
+    previous: tuple[str, ...]
+    #: Whether the lane is the conversation's own, and not one message's (``set_aside_v1``).
+    main: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message that is to leave; ``unsure``: it may have, under an earlier claim."""
+
+    seq: int
+    id: UUID
+    body: bytes
+    unsure: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is done with a message after a try.
+
+    Attributes:
+        done: It is settled, and the lane goes on behind it.
+        retry_in: Otherwise, seconds until the next try.
+        park: Or why a person has to look.
+    """
+
+    done: bool
+    retry_in: float = 0.0
+    park: str | None = None
+
+
+def judge(
+    result: Result,
+    tries: int,
+    *,
+    ordering: str,
+    on_uncertain: str,
+    most: int,
+    chance: float,
+    retry: Retry = STANDARD,
+) -> Verdict:
+    """Decide what is done after a try.
+
+    Args:
+        result: What came of it.
+        tries: How many were made before this one.
+        ordering: ``strict``, ``skip`` or ``unordered``.
+        on_uncertain: ``resend``, ``probe`` or ``park``.
+        most: Tries a message has.
+        chance: A random number from 0 to 1, the caller's.
+        retry: When to try again.
+    """
+    if result.outcome == "accepted":
+        return Verdict(done=True)
+    if result.outcome == "uncertain" and on_uncertain == "park":
+        return Verdict(done=False, park=f"uncertain: {result.detail}")
+    wait = retry.wait(tries + 1, random=chance, retry_after=result.retry_after, most=most)
+    final = wait is None or not (result.retryable or result.outcome == "uncertain")
+    if not final and wait is not None:
+        return Verdict(done=False, retry_in=wait)
+    if ordering == "skip":
+        return Verdict(done=True)
+    times = "once" if tries == 0 else f"{tries + 1} times"
+    return Verdict(done=False, park=f"{result.outcome}, tried {times}: {result.detail}")
+
+
+class OutLanes:
+    """Works on outgoing lanes (``deliver.worker.Kind``)."""
+
+    name: LaneKind = "out"
+
+    def __init__(
+        self,
+        database: Database,
+        channels: Mapping[str, Channel],
+        *,
+        log: FilteringBoundLogger,
+        lease: float = 600.0,
+        max_tries: int = 3,
+        batch: int = 10,
+        concurrency: int = CONCURRENCY,
+        timeout: float = TIMEOUT,
+    ) -> None:
+        """Make the worker's part for what leaves.
+
+        Args:
+            database: Where.
+            channels: The ways to the outside, by name.
+            log: Told of what failed.
+            lease: Seconds after which a silent worker has lost its lane.
+            max_tries: Tries of a message whose endpoint says nothing else, and lost leases.
+            batch: Messages that leave under one claim.
+            concurrency: Lanes at the same time.
+            timeout: Seconds one message may take to leave.
+        """
+        self.lease = lease
+        self.max_tries: int | None = max_tries
+        self.concurrency = concurrency
+        self._most = max_tries
+        self._batch = batch
+        self._database = database
+        self._channels = channels
+        self._log = log
+        self._timeout = min(timeout, max(1.0, lease / 2 - MARGIN))
+        self._random = random.Random()  # noqa: S311 - jitter
+        #: How often which outcome came of which channel.
+        self.sends: Counter[tuple[str, str]] = Counter()
+
+    async def work(self, held: Held) -> None:
+        """Send a lane's next messages, as many as go under one claim."""
+        claim = held.claim
+        assert claim.endpoint_id is not None, "an outgoing lane leads somewhere"
+        endpoint = await self._endpoint(claim.conversation_id, claim.lane_id, claim.endpoint_id)
+        channel = None if endpoint is None else self._channels.get(endpoint.channel)
+        if endpoint is None or channel is None:
+            # Its channel belongs to a package that this process does not have; another may.
+            await self.defer(held, None if endpoint is None else 60.0)
+            return
+        rows = await self._database.read(
+            "outgoing_messages", claim.conversation_id, claim.lane_id, claim.head_seq,
+            claim.tail_seq, endpoint.roles, self._batch,
+        )  # fmt: skip
+        messages = [
+            Message(row["seq"], row["id"], row["body"].encode(), row["unsure"]) for row in rows
+        ]
+        if not messages:
+            # Nothing of it is for this endpoint.
+            ((kept,),) = await self._database.verb(
+                _OVER, claim.conversation_id, claim.lane_id, claim.token, claim.tail_seq, again=True
+            )
+            if not kept:
+                raise Lost
+            return
+        await _Delivery(self, held, endpoint, channel, messages).run()
+
+    async def _endpoint(
+        self, conversation_id: UUID, lane_id: UUID, endpoint_id: UUID
+    ) -> Endpoint | None:
+        rows = await self._database.read("outgoing", conversation_id, lane_id, endpoint_id)
+        if not rows:
+            return None
+        row = rows[0]
+        settings: dict[str, Any] = json.loads(row["settings"])
+        return Endpoint(
+            row["id"],
+            row["channel"],
+            Target(row["channel"], row["target"], tuple(row["secrets"]), settings),
+            row["roles"],
+            row["ordering"],
+            row["on_uncertain"],
+            row["max_attempts"],
+            row["gated"],
+            row["title"],
+            tuple(dict.fromkeys(row["previous"])),
+            row["main"],
+        )
+
+    # -- calls, each refused when the lane is not ours any more ----------------------------------
+
+    async def defer(self, held: Held, wait: float | None) -> None:
+        """Let the lane go for so many seconds, or until its endpoint goes on; no try is counted."""
+        claim = held.claim
+        ((kept,),) = await self._database.verb(
+            _DEFER, claim.conversation_id, claim.lane_id, claim.token,
+            None if wait is None else timedelta(seconds=wait), again=True,
+        )  # fmt: skip
+        if not kept:
+            raise Lost
+
+    async def intend(self, held: Held, seq: int) -> str:
+        """Put on record that a message is about to leave (``intend_v1``)."""
+        claim = held.claim
+        ((answer,),) = await self._database.verb(
+            _INTEND, claim.conversation_id, claim.lane_id, claim.token, seq,
+            timedelta(seconds=self._timeout + MARGIN), again=True,
+        )  # fmt: skip
+        return str(answer)
+
+    async def done(
+        self, held: Held, endpoint_id: UUID, seq: int, result: Result, then: int | None
+    ) -> str:
+        """Put on record what came of a message, and in the same commit the intent for the next."""
+        claim = held.claim
+        asked_at = asyncio.get_running_loop().time()
+        ((answer,),) = await self._database.verb(
+            _DONE, claim.conversation_id, claim.lane_id, claim.token, seq, result.outcome,
+            result.detail, result.external_id, endpoint_id,
+            None if then is None else timedelta(seconds=self.lease), then,
+            timedelta(seconds=self._timeout + MARGIN), again=True,
+        )  # fmt: skip
+        if answer == "zombie":
+            raise Lost
+        if then is not None:
+            held.renewed(asked_at)
+        return str(answer)
+
+    async def failed(self, held: Held, seq: int, result: Result, verdict: Verdict) -> None:
+        """Put on record that a message did not leave, and when it is tried again, or not."""
+        claim = held.claim
+        ((kept,),) = await self._database.verb(
+            _FAIL, claim.conversation_id, claim.lane_id, claim.token, seq, result.outcome,
+            result.detail, timedelta(seconds=verdict.retry_in), None, verdict.park, again=True,
+        )  # fmt: skip
+        if not kept:
+            raise Lost
+        # Let go already.
+        held.lost = True
+
+    async def set_aside(
+        self, held: Held, seq: int, result: Result, verdict: Verdict, *, keep: bool
+    ) -> None:
+        """Give a message that did not leave a lane of its own."""
+        claim = held.claim
+        ((kept,),) = await self._database.verb(
+            _ASIDE, claim.conversation_id, claim.lane_id, claim.token, seq, result.outcome,
+            result.detail, timedelta(seconds=verdict.retry_in), verdict.park,
+            timedelta(seconds=self.lease) if keep else None, again=True,
+        )  # fmt: skip
+        if not kept:
+            raise Lost
+
+    async def admitted(self, held: Held, endpoint: Endpoint) -> bool:
+        """Ask whether a message may leave for an endpoint now; otherwise the lane is let go."""
+        if not endpoint.gated:
+            return True
+        (answer,) = await self._database.verb(
+            _ADMIT, endpoint.id, held.claim.lane_id,
+            timedelta(seconds=self._timeout + MARGIN), again=False,
+        )  # fmt: skip
+        if answer["answer"] == "go":
+            return True
+        wait: timedelta | None = answer["wait"]
+        # Jittered: what waited together is not to come back together.
+        seconds = None if wait is None else wait.total_seconds() * self._random.uniform(1, 1.5)
+        await self.defer(held, seconds)
+        held.lost = True
+        return False
+
+    async def report(self, held: Held, endpoint: Endpoint, result: Result) -> None:
+        """Tell how the endpoint does, so that a failing one is left alone for a while."""
+        ok: bool | None = result.outcome == "accepted"
+        if not ok and not result.disable and result.outcome == "rejected" and not result.retryable:
+            # It works, and would not have this message.
+            ok = True
+        if ok and not endpoint.gated:
+            return
+        ((disabled,),) = await self._database.verb(
+            _REPORT, endpoint.id, held.claim.lane_id, ok,
+            result.detail if result.disable else None, PATIENCE, again=False,
+        )  # fmt: skip
+        if disabled:
+            self._log.warning("endpoint disabled", endpoint_id=str(endpoint.id), why=result.detail)
+
+    async def send(
+        self, held: Held, endpoint: Endpoint, channel: Channel, message: Message
+    ) -> Result:
+        """Try once; when an earlier try may have arrived, ask first where that can be asked."""
+        outgoing = Outgoing(
+            webhook_id=f"msg_{uuid5(endpoint.id, str(message.id)).hex}",
+            conversation_id=held.claim.conversation_id,
+            conversation_title=endpoint.title,
+            message=message.body,
+            seq=message.seq,
+            fence=held.claim.fence,
+            previous=endpoint.previous,
+        )
+        over = channel.passes_over(outgoing)
+        if over is not None:
+            return Result("accepted", f"nothing to send: {over}")
+        if message.unsure:
+            policy = endpoint.on_uncertain or channel.default_on_uncertain
+            if policy == "park":
+                return Result("uncertain", "an earlier try may have arrived")
+            if policy == "probe":
+                found = await channel.probe(endpoint.target, outgoing, timeout=self._timeout)
+                if found is None or found.outcome in ("accepted", "uncertain"):
+                    return found or Result("uncertain", "an earlier try may have arrived")
+        result = await channel.send(endpoint.target, outgoing, timeout=self._timeout)
+        self.sends[channel.name, result.outcome] += 1
+        return result
+
+    def judge(self, result: Result, tries: int, endpoint: Endpoint, channel: Channel) -> Verdict:
+        """Decide what is done after a try."""
+        policy = endpoint.on_uncertain or channel.default_on_uncertain
+        if policy == "probe" and result.outcome == "uncertain" and not _can_probe(channel):
+            policy = "park"
+        return judge(
+            result,
+            tries,
+            ordering=endpoint.ordering,
+            on_uncertain=policy,
+            most=endpoint.max_attempts or self._most,
+            chance=self._random.random(),
+        )
+
+
+def _can_probe(channel: Channel) -> bool:
+    return type(channel).probe is not Channel.probe
+
+
+#: What is on record of a message whose sending was cut off by our own stop.
+_CUT: Final = Result("uncertain", "the worker stopped while it was on its way")
+
+
+class _Delivery:
+    """Some messages of one lane, under one claim."""
+
+    def __init__(
+        self,
+        lanes: OutLanes,
+        held: Held,
+        endpoint: Endpoint,
+        channel: Channel,
+        messages: Sequence[Message],
+    ) -> None:
+        self._lanes = lanes
+        self._held = held
+        self._endpoint = endpoint
+        self._channel = channel
+        self._messages = messages
+
+    async def run(self) -> None:
+        """Send them in order, until one does not go through that the others have to wait for."""
+        lanes, held, endpoint = self._lanes, self._held, self._endpoint
+        # Of which the intent is on record, and which was taken back when it was to be.
+        intended = taken_back = 0
+        tries = held.claim.tries
+        for place, message in enumerate(self._messages):
+            if message.seq == taken_back:
+                continue
+            if not await lanes.admitted(held, endpoint):
+                return
+            if intended != message.seq:
+                answer = await lanes.intend(held, message.seq)
+                if answer == "zombie":
+                    raise Lost
+                if answer == "late":
+                    await lanes.defer(held, 0.0)
+                    return
+                if answer == "skip":
+                    tries = 0
+                    continue
+            result = await self._try(message)
+            then = self._messages[place + 1].seq if place + 1 < len(self._messages) else None
+            verdict = lanes.judge(result, tries, endpoint, self._channel)
+            if verdict.done:
+                answer = await lanes.done(held, endpoint.id, message.seq, result, then)
+                await lanes.report(held, endpoint, result)
+                if answer == "late":
+                    # Paused meanwhile.
+                    await lanes.defer(held, 0.0)
+                if answer in ("done", "late"):
+                    return
+                intended = then or 0 if answer == "go" else 0
+                taken_back = then or 0 if answer == "skip" else 0
+            elif endpoint.ordering == "unordered" and endpoint.main:
+                keep = then is not None
+                await lanes.set_aside(held, message.seq, result, verdict, keep=keep)
+                await lanes.report(held, endpoint, result)
+            else:
+                await lanes.failed(held, message.seq, result, verdict)
+                await lanes.report(held, endpoint, result)
+                return
+            tries = 0
+
+    async def _try(self, message: Message) -> Result:
+        lanes, held = self._lanes, self._held
+        try:
+            return await lanes.send(held, self._endpoint, self._channel, message)
+        except asyncio.CancelledError:
+            if not held.lost:
+                verdict = lanes.judge(_CUT, held.claim.tries, self._endpoint, self._channel)
+                with contextlib.suppress(Error, Lost, TimeoutError):
+                    async with asyncio.timeout(5):
+                        await lanes.failed(held, message.seq, _CUT, verdict)
+            raise
