@@ -72,10 +72,6 @@ WORK_FAULTS: Final[dict[str, tuple[set[str], str]]] = {
         {"intent"},
         "update attempts set settled_at = null where conversation_id = $1 and seq = 2",
     ),
-    "an attempt is of no lane": (
-        {"intent"},
-        "update attempts set lane_id = conversation_id where conversation_id = $1 and seq = 2",
-    ),
     "a run answers, and nobody says so": (
         {"run"},
         "update conversations set active_run_id = null where id = $1",

@@ -78,7 +78,7 @@ async def deliver(hand: Hand, talk: UUID, words: Words) -> None:
 async def test_an_erased_conversation_leaves_nothing_of_its_runs_and_lanes(
     g: Greffier, hand: Hand, database: str
 ) -> None:
-    """In mid-answer too: what was said, the agent as it was, errors, calls, what others called it."""
+    """In mid-answer too: words, the agent as it was, errors, calls, how others name it."""
     gone, kept = Words(), Words()
     payer = kept("payer")
     talks = []
