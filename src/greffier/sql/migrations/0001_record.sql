@@ -1561,7 +1561,7 @@ begin
         due_at = case
             when l.token is null then l.due_at
             -- A run that was under way has to be ended, paused or not.
-            when l.paused_at is null or l.kind = 'run' then v_now
+            when l.kind = 'run' or (l.paused_at is null and l.head_seq <= l.tail_seq) then v_now
         end,
         -- A run that was under way is found so by its status.
         token = null;
