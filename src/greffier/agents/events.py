@@ -55,15 +55,6 @@ class Said(NamedTuple):
     over: bool
 
 
-class _Message(msgspec.Struct, frozen=True):
-    """A message that a run became: as it was first said, and as it stands."""
-
-    role: str
-    content: str | None
-    reasoning: str | None
-    message: msgspec.Raw
-
-
 class _Function(msgspec.Struct, frozen=True):
     name: str
     arguments: str
@@ -74,13 +65,15 @@ class _ToolCall(msgspec.Struct, frozen=True):
     function: _Function
 
 
-class _Calls(msgspec.Struct, frozen=True):
-    """What of a message's JSON a replay needs."""
+class _Message(msgspec.Struct, frozen=True):
+    """A message that a run became: as it was first said, whole, and as it is shown."""
 
-    tool_calls: list[_ToolCall] | None = None
-    tool_call_id: str | None = None
-    content: str | None = None
-    deleted_at: str | None = None
+    role: str
+    content: str | None
+    reasoning: str | None
+    tool_calls: list[_ToolCall] | None
+    tool_call_id: str | None
+    message: msgspec.Raw
 
 
 class _Usage(msgspec.Struct, frozen=True):
@@ -88,7 +81,6 @@ class _Usage(msgspec.Struct, frozen=True):
 
 
 _messages = msgspec.json.Decoder(list[_Message]).decode
-_calls = msgspec.json.Decoder(_Calls).decode
 _usage = msgspec.json.Decoder(_Usage).decode
 _rows = msgspec.json.Decoder(list[tuple[int, str, str]]).decode
 _encode = msgspec.json.encode
@@ -224,7 +216,7 @@ class _Answers:
     def call(self) -> bytes | None:
         self._event(_CALL)
         place, self._called = self._called, self._called + 1
-        calls = None if self._now is None else _calls(self._now.message).tool_calls
+        calls = None if self._now is None else self._now.tool_calls
         if calls is None or place >= len(calls):
             return None
         call = calls[place]
@@ -237,4 +229,4 @@ class _Answers:
         message = next(self._results, None)
         if message is None or message.content is None:
             return None
-        return _encode({"id": _calls(message.message).tool_call_id, "content": message.content})
+        return _encode({"id": message.tool_call_id, "content": message.content})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -59,6 +60,16 @@ class Stream:
     status: int = 200
     #: Each piece is sent at once, and it ends when the caller leaves, not when a piece fails.
     live: bool = False
+    #: Let go of at the end, also when no piece was asked for: HEAD, and who left at once.
+    holds: AsyncExitStack | None = None
+
+    async def close(self) -> None:
+        """Let go of everything."""
+        close = getattr(self.pieces, "aclose", None)
+        if close is not None:
+            await close()
+        if self.holds is not None:
+            await self.holds.aclose()
 
 
 def attachment(pieces: AsyncIterator[bytes], media: str, name: str) -> Stream:
@@ -75,7 +86,7 @@ def attachment(pieces: AsyncIterator[bytes], media: str, name: str) -> Stream:
     )
 
 
-def events(pieces: AsyncIterator[bytes]) -> Stream:
+def events(pieces: AsyncIterator[bytes], holds: AsyncExitStack) -> Stream:
     """Make a stream of server-sent events; proxies are asked not to gather them."""
     return Stream(
         pieces,
@@ -87,6 +98,7 @@ def events(pieces: AsyncIterator[bytes]) -> Stream:
             *SECURITY,
         ],
         live=True,
+        holds=holds,
     )
 
 

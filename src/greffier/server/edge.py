@@ -156,15 +156,14 @@ class Edge:
             What failed.
         """
         answer.headers.append((b"x-request-id", call.request_id.encode()))
-        await send(
-            {"type": "http.response.start", "status": answer.status, "headers": answer.headers}
-        )
-        if call.method == "HEAD":
-            await _close(answer.pieces)
-            await send({"type": "http.response.body", "body": b""})
-            return None
         gone = create_task(_until_gone(call.receive))
         try:
+            await send(
+                {"type": "http.response.start", "status": answer.status, "headers": answer.headers}
+            )
+            if call.method == "HEAD":
+                await send({"type": "http.response.body", "body": b""})
+                return None
             chunks = _until(gone, answer.pieces) if answer.live else _chunks(answer.pieces)
             async for chunk in chunks:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
@@ -179,7 +178,7 @@ class Edge:
         finally:
             gone.cancel()
             # Lets go of the snapshot now, not when the garbage is collected.
-            await _close(answer.pieces)
+            await answer.close()
         return None
 
     def _note(self, call: Call, seconds: float, error: BaseException | None) -> None:
@@ -250,12 +249,6 @@ async def _until(gone: Task[None], pieces: AsyncIterator[bytes]) -> AsyncIterato
                 piece.cancel()
                 with contextlib.suppress(CancelledError, StopAsyncIteration):
                     await piece
-
-
-async def _close(pieces: AsyncIterator[bytes]) -> None:
-    close = getattr(pieces, "aclose", None)
-    if close is not None:
-        await close()
 
 
 async def _not_http(scope: Scope, receive: Receive, send: Send) -> None:

@@ -87,7 +87,7 @@ async def follow_conversation(call: Call) -> Stream:
     following = await stack.enter_async_context(
         call.service.feed.follow(call.conversation_id, access.reader(call.principal), since, epoch)
     )
-    return events(_conversation_events(call, stack, following, since))
+    return events(_conversation_events(call, following, since), stack)
 
 
 def _position(text: str) -> tuple[str, int]:
@@ -98,32 +98,31 @@ def _position(text: str) -> tuple[str, int]:
 
 
 async def _conversation_events(
-    call: Call, stack: AsyncExitStack, following: Following, since: int | None
+    call: Call, following: Following, since: int | None
 ) -> AsyncIterator[bytes]:
-    async with stack:
-        if since is None:
-            # So that the caller knows from where on nothing is missed.
-            yield b'event: change\nid: %b.%d\ndata: {"conversation_id":"%b","epoch":"%b",' % (
-                call.service.feed.epoch.encode(),
-                following.rev,
-                str(call.conversation_id).encode(),
-                call.service.feed.epoch.encode(),
-            ) + b'"since":%d,"rev":%d}\n\n' % (following.rev, following.rev)
-        else:
-            yield b": following\n\n"
-        still = Still(call)
-        while await still.here():
-            try:
-                async with asyncio.timeout(still.patience):
-                    change = await following.next()
-            except TimeoutError:
-                if still.silent():
-                    yield b": %d\n\n" % following.rev
-                continue
-            if change is None:
-                return
-            still.spoke()
-            yield _event(change)
+    if since is None:
+        # So that the caller knows from where on nothing is missed.
+        yield b'event: change\nid: %b.%d\ndata: {"conversation_id":"%b","epoch":"%b",' % (
+            call.service.feed.epoch.encode(),
+            following.rev,
+            str(call.conversation_id).encode(),
+            call.service.feed.epoch.encode(),
+        ) + b'"since":%d,"rev":%d}\n\n' % (following.rev, following.rev)
+    else:
+        yield b": following\n\n"
+    still = Still(call)
+    while await still.here():
+        try:
+            async with asyncio.timeout(still.patience):
+                change = await following.next()
+        except TimeoutError:
+            if still.silent():
+                yield b": %d\n\n" % following.rev
+            continue
+        if change is None:
+            return
+        still.spoke()
+        yield _event(change)
 
 
 class OwnQuery(msgspec.Struct, frozen=True):
@@ -150,36 +149,33 @@ async def follow_own(call: Call) -> Stream:
     follower = await stack.enter_async_context(
         call.service.own.follow(access.myself(call.principal), since)
     )
-    return events(_own_events(call, stack, follower))
+    return events(_own_events(call, follower), stack)
 
 
-async def _own_events(
-    call: Call, stack: AsyncExitStack, follower: OwnFollower
-) -> AsyncIterator[bytes]:
-    async with stack:
-        epoch = call.service.feed.epoch.encode()
-        still = Still(call)
-        while await still.here():
-            try:
-                async with asyncio.timeout(still.patience):
-                    event = await follower.next()
-            except TimeoutError:
-                if still.silent():
-                    yield b":\n\n"
-                continue
-            if event is None:
-                return
-            still.spoke()
-            name, body = event.name.encode(), event.body
-            if event.list_rev is None:
-                yield b"event: %b\ndata: %b\n\n" % (name, body)
-            else:
-                yield b"event: %b\nid: %b.%d\ndata: %b\n\n" % (
-                    name,
-                    epoch,
-                    event.list_rev,
-                    body,
-                )
+async def _own_events(call: Call, follower: OwnFollower) -> AsyncIterator[bytes]:
+    epoch = call.service.feed.epoch.encode()
+    still = Still(call)
+    while await still.here():
+        try:
+            async with asyncio.timeout(still.patience):
+                event = await follower.next()
+        except TimeoutError:
+            if still.silent():
+                yield b":\n\n"
+            continue
+        if event is None:
+            return
+        still.spoke()
+        name, body = event.name.encode(), event.body
+        if event.list_rev is None:
+            yield b"event: %b\ndata: %b\n\n" % (name, body)
+        else:
+            yield b"event: %b\nid: %b.%d\ndata: %b\n\n" % (
+                name,
+                epoch,
+                event.list_rev,
+                body,
+            )
 
 
 async def list_presence(call: Call) -> Answer:

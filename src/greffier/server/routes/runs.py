@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from datetime import datetime
 from functools import partial
-from typing import Literal
 from uuid import UUID
 
 import msgspec
@@ -30,43 +28,13 @@ from greffier.errors import (
     UnsupportedMediaType,
 )
 from greffier.model.message import Draft
+from greffier.model.run import Run
 from greffier.server.allowance import charge
 from greffier.server.answers import JSON, Answer, Stream, events
 from greffier.server.call import Call
 from greffier.server.routes.live import Still
 from greffier.server.routes.messages import NotNegative, on_record
 from greffier.server.table import Route
-
-
-class Usage(msgspec.Struct, frozen=True):
-    """Tokens as the provider counted them, and their cost in the server's currency."""
-
-    input_tokens: int
-    output_tokens: int
-    cached_tokens: int
-    cost: float
-
-
-class RunError(msgspec.Struct, frozen=True):
-    """Why a run failed: a stable code, and words for people."""
-
-    code: str
-    detail: str | None
-
-
-class Run(msgspec.Struct, frozen=True):
-    """An agent's answer, from the request to its message (``message_seq``, once there is one)."""
-
-    id: UUID
-    conversation_id: UUID
-    agent_id: UUID
-    status: Literal["queued", "running", "completed", "interrupted", "cancelled", "failed"]
-    message_seq: int | None
-    usage: Usage
-    error: RunError | None
-    created_at: datetime
-    started_at: datetime | None
-    ended_at: datetime | None
 
 
 class NewRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -150,6 +118,8 @@ async def follow_run(call: Call) -> Stream:
 def _after(call: Call, after: int = 0) -> int:
     last = call.headers.get(b"last-event-id")
     if last is None:
+        if after < 0:
+            raise Invalid.at("/after", "range", "after is a run event's number, or 0.")
         return after
     text = last.decode("latin-1").strip()
     if not text.isascii() or not text.isdigit() or len(text) > 15:
@@ -163,28 +133,27 @@ async def _follow(call: Call, run_id: UUID, after: int) -> Stream:
     follower = await stack.enter_async_context(
         call.service.runs.follow(run_id, access.reader(call.principal), after)
     )
-    return events(_events(call, stack, follower))
+    return events(_events(call, follower), stack)
 
 
-async def _events(call: Call, stack: AsyncExitStack, follower: Follower) -> AsyncIterator[bytes]:
-    async with stack:
-        yield b": following\n\n"
-        still = Still(call)
-        while await still.here():
-            try:
-                async with asyncio.timeout(still.patience):
-                    found = await follower.next()
-            except TimeoutError:
-                if still.silent():
-                    yield b":\n\n"
-                continue
-            except (NotFound, Gone):
-                # Removed meanwhile, or erased.
-                return
-            if found is None:
-                return
-            still.spoke()
-            yield b"".join(map(_encoded, found))
+async def _events(call: Call, follower: Follower) -> AsyncIterator[bytes]:
+    yield b": following\n\n"
+    still = Still(call)
+    while await still.here():
+        try:
+            async with asyncio.timeout(still.patience):
+                found = await follower.next()
+        except TimeoutError:
+            if still.silent():
+                yield b":\n\n"
+            continue
+        except (NotFound, Gone):
+            # Removed meanwhile, or erased.
+            return
+        if found is None:
+            return
+        still.spoke()
+        yield b"".join(map(_encoded, found))
 
 
 def _encoded(event: Event) -> bytes:
