@@ -23,6 +23,7 @@ from greffier.model.usage import total
 from greffier.read.usage import statement, usage_of_all
 from greffier.store.connection import Connection
 from greffier.store.database import Database, open_database
+from greffier.store.queries import queries
 from helpers.lanes import Hand
 from helpers.postgres import connected
 
@@ -321,6 +322,33 @@ async def test_a_new_month_begins_with_its_first_moment_in_utc(database: str, g:
                 await live.execute(f"set timezone = '{zone}'")
                 why = await live.fetchval("select quota_refusal('ada', $1)", now)
                 assert (why is not None) is refused, (at, now, zone)
+
+
+async def test_a_month_costs_what_is_in_it_however_long_the_ledger(database: str) -> None:
+    """To look at one's month, and to be let begin a run, reads nobody else's lines or years."""
+    async with connected(database) as live:
+        await live.execute(
+            "insert into usage select 'user ' || n % 50,"
+            " '2020-01-01'::timestamptz + n * interval '1 h', gen_random_uuid(), gen_random_uuid(),"
+            " gen_random_uuid(), 'echo', 'echo', 1, 1, 1, 0, 0"
+            " from generate_series(1, 40000) n"
+        )
+        await live.execute("insert into quotas values ('user 7', 1000000, null, now())")
+        await live.execute("vacuum analyze")
+        pages = await live.fetchval("select pg_relation_size('usage') / 8192")
+        usage_of = queries()["usage_of"]
+        for name, sql in (
+            ("usage_of(text, timestamptz)", usage_of),
+            ("refused(text, timestamptz)", "select quota_refusal($1, $2)"),
+        ):
+            await live.execute(f"prepare {name} as {sql}")
+            call = f"execute {name.partition('(')[0]}('user 7', '2024-03-01+00')"
+            await live.execute(call)
+            plan = json.loads(
+                await live.fetchval(f"explain (analyze, buffers, format json) {call}")
+            )
+            top = plan[0]["Plan"]
+            assert top["Shared Hit Blocks"] + top["Shared Read Blocks"] < pages / 5, name
 
 
 # -- statements, and who is forgotten --------------------------------------------------------------
