@@ -6,6 +6,8 @@ The way of a message is the layout of this package: ``change`` (a verb checks it
 """
 
 from greffier._version import __version__
+from greffier.agents.asking import RunEvent, Runs
+from greffier.agents.tools import ToolFailed, ToolRun
 from greffier.errors import (
     AgentFixed,
     Archived,
@@ -34,8 +36,10 @@ from greffier.model.agent import Agent, AgentList, Tool, ToolFunction
 from greffier.model.conversation import Conversation, LastMessage, Membership
 from greffier.model.message import Draft, Function, Message, ToolCall
 from greffier.model.page import Author, Context, ConversationList, Omitted, Page
+from greffier.model.run import Run, RunError, RunUsage
 from greffier.model.tokens import TokenCounter, estimate
 from greffier.model.usage import AgentUsage, Quota, Spent, Usage
+from greffier.publish.told import Change
 from greffier.read.stats import Stats
 from greffier.sync import open_sync
 
@@ -47,6 +51,7 @@ __all__ = [
     "Agents",
     "Archived",
     "Author",
+    "Change",
     "Context",
     "Conversation",
     "ConversationList",
@@ -72,7 +77,12 @@ __all__ = [
     "Quota",
     "QuotaExceeded",
     "RateLimited",
+    "Run",
     "RunActive",
+    "RunError",
+    "RunEvent",
+    "RunUsage",
+    "Runs",
     "SchemaError",
     "SettingsError",
     "Spent",
@@ -82,7 +92,9 @@ __all__ = [
     "TokenCounter",
     "Tool",
     "ToolCall",
+    "ToolFailed",
     "ToolFunction",
+    "ToolRun",
     "Unauthenticated",
     "Unavailable",
     "UnsupportedMediaType",

@@ -11,16 +11,21 @@ from __future__ import annotations
 
 import builtins
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 import msgspec
 
+from greffier.agents.asking import Runs
+from greffier.agents.follow import Runs as FollowedRuns
+from greffier.agents.live import Live
 from greffier.agents.providers.script import check_script
+from greffier.agents.tools import Tool as ToolFunctionOfHere
+from greffier.agents.tools import Tools
 from greffier.change import agent as agent_verbs
 from greffier.change import append as append_verb
 from greffier.change import conversation as conversation_verbs
@@ -44,11 +49,12 @@ from greffier.model.conversation import (
     NewParticipant,
 )
 from greffier.model.draft import SERVICE, Speaker
-from greffier.model.ids import parse_uuid
+from greffier.model.ids import as_id
 from greffier.model.message import Draft, Message, Role, ToolCall
 from greffier.model.page import Context, ConversationList, Page
 from greffier.model.tokens import TokenCounter, estimate
 from greffier.model.usage import Quota, Usage
+from greffier.publish.told import Change
 from greffier.read import agents as agent_reads
 from greffier.read import context as context_read
 from greffier.read import conversations as conversation_reads
@@ -64,26 +70,18 @@ from greffier.read.stats import Stats
 from greffier.store.database import Database, open_database
 
 _agent = msgspec.json.Decoder(Agent).decode
+if TYPE_CHECKING:
+    from greffier.agents.run import ProviderBook
+    from greffier.settings import Settings
+
 _conversation = msgspec.json.Decoder(Conversation).decode
 _message = msgspec.json.Decoder(Message).decode
 _page = msgspec.json.Decoder(Page).decode
+_change = msgspec.json.Decoder(Change).decode
+F = TypeVar("F", bound=Callable[..., Any])
 UNSET = msgspec.UNSET
 #: What agents are held to: which providers there are is in the settings of who runs them.
 RULES = Rules(script=check_script)
-
-
-def as_id(value: UUID | str, pointer: str = "/id") -> UUID:
-    """Read an id given as a UUID or as its text.
-
-    Raises:
-        Invalid: The text is no UUID.
-    """
-    if isinstance(value, UUID):
-        return value
-    found = parse_uuid(value)
-    if found is None:
-        raise Invalid.at(pointer, "uuid", "An id is a UUID.")
-    return found
 
 
 def _speaker(actor: str | None) -> Speaker:
@@ -608,6 +606,90 @@ class Greffier:
         self.conversations = Conversations(database)
         self.messages = Messages(database)
         self.agents = Agents(database)
+        self._live: Live | None = None
+        self.runs = Runs(database, self._followed, self._due)
+        #: What models may call in this process; ``g.tool`` adds to it.
+        self.tools = Tools()
+
+    # -- live ----------------------------------------------------------------------------------
+
+    async def _started(self) -> Live:
+        if self._live is None:
+            self._live = Live(self.database)
+        return self._live
+
+    async def _followed(self) -> FollowedRuns:
+        return (await self._started()).runs
+
+    def _due(self, conversation_id: UUID) -> None:
+        if self._live is not None:
+            self._live.due(conversation_id)
+
+    async def close(self) -> None:
+        """Stop following and working; ``open`` does this at its end."""
+        live, self._live = self._live, None
+        if live is not None:
+            await live.close()
+
+    async def follow(
+        self,
+        conversation_id: UUID | str,
+        *,
+        since: int | None = None,
+        epoch: str | None = None,
+        actor: str | None = None,
+    ) -> AsyncIterator[Change]:
+        """Follow a conversation: every change once, in order, whoever makes it.
+
+        Each spans ``(change.since, change.rev]``; one with ``reset`` says to start from a page.
+
+        Args:
+            conversation_id: Which.
+            since: The rev you have seen, of a page for instance; the present one when not given.
+            epoch: The history it belongs to (``page.epoch``).
+            actor: Who follows; None is the service.
+
+        Raises:
+            NotFound, Gone, Unavailable: It is not there, or may not be seen any more.
+        """
+        live = await self._started()
+        following = live.feed.follow(as_id(conversation_id), actor, since, epoch)
+        async with following as way:
+            while (change := await way.next()) is not None:
+                yield _change(change.body)
+            if way.revoked and not live.feed.closed:
+                # Why, in the words of whoever asks now.
+                await conversation_reads.get(self.database, as_id(conversation_id), actor)
+
+    def tool(self, function: F) -> F:
+        """Let models call a function, by its name, with its docstring and types for the model.
+
+            @g.tool
+            async def weather(city: str) -> str:
+                "Say how the weather is in a city."
+
+        An agent has to name it among its tools (``g.tools.get("weather").spec``), and it is called
+        in the process that runs the answer: this one, while ``g.working()`` lasts.
+        """
+        self.tools.register(ToolFunctionOfHere.of(function))
+        return function
+
+    @contextlib.asynccontextmanager
+    async def working(
+        self, settings: Settings | None = None, *, providers: ProviderBook | None = None
+    ) -> AsyncIterator[None]:
+        """Answer for agents in this process, for as long as the block lasts.
+
+        Args:
+            settings: Providers and leases; those of the environment and ``greffier.toml`` when not
+                given.
+            providers: Who answers, instead of the settings' providers.
+        """
+        live = await self._started()
+        async with live.working(settings, self.tools, providers):
+            yield
+
+    # ------------------------------------------------------------------------------------------
 
     async def usage(self, user: str, *, month: str | None = None) -> Usage:
         """Say what a user's runs took in a month (``YYYY-MM``, UTC), and what they may spend.
@@ -693,6 +775,15 @@ class Greffier:
 
 
 @contextlib.asynccontextmanager
+async def closing(greffier: Greffier) -> AsyncIterator[Greffier]:
+    """Close a record's live part at the end of a block."""
+    try:
+        yield greffier
+    finally:
+        await greffier.close()
+
+
+@contextlib.asynccontextmanager
 async def open(  # noqa: A001 - greffier.open, as in the contract
     url: str | None = None, *, data_dir: Path | str | None = None, migrate: bool | None = None
 ) -> AsyncIterator[Greffier]:
@@ -711,8 +802,11 @@ async def open(  # noqa: A001 - greffier.open, as in the contract
         Unavailable: The database does not answer.
     """
     if url is not None:
-        async with open_database(url, migrate=bool(migrate)) as database:
-            yield Greffier(database)
+        async with (
+            open_database(url, migrate=bool(migrate)) as database,
+            closing(Greffier(database)) as greffier,
+        ):
+            yield greffier
         return
     folder = Path(data_dir) if data_dir is not None else default_data_dir()
     async with (
@@ -720,5 +814,6 @@ async def open(  # noqa: A001 - greffier.open, as in the contract
         open_database(
             cluster.dsn, revive=cluster.ensure_running, migrate=migrate is not False
         ) as database,
+        closing(Greffier(database)) as greffier,
     ):
-        yield Greffier(database)
+        yield greffier

@@ -61,7 +61,9 @@ class Sync:
             return lambda *args, **options: self._loop.call(found(*args, **options))
         if inspect.isasyncgenfunction(found):
             return lambda *args, **options: self._loop.iterate(found(*args, **options))
-        if isinstance(found, library.Conversations | library.Messages | library.Agents):
+        if isinstance(
+            found, library.Conversations | library.Messages | library.Agents | library.Runs
+        ):
             return Sync(found, self._loop)
         return found
 

@@ -436,8 +436,9 @@ class _Speaking:
                     )
                     for call in calls
                 ]  # fmt: skip
-        except* Lost:
-            raise Lost from None
+        except ExceptionGroup as group:
+            # Not except*, which would wrap it again.
+            raise group.exceptions[0] from None
         results = {call.id: task.result() for call, task in zip(calls, tasks, strict=True)}
         for call_id, result in results.items():
             self._say("tool.result", _encoded_result(call_id, result))

@@ -100,6 +100,16 @@ class Tool:
         text = inspect.cleandoc(function.__doc__ or "")
         return cls(name or function.__name__, text, schema, _Checked(struct, function), wants_run)
 
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The tool as an agent names it among its ``tools``."""
+        function = {
+            "name": self.name,
+            "description": self.description,
+            "parameters": dict(self.parameters),
+        }
+        return {"type": "function", "function": function}
+
     async def __call__(self, arguments: str, run: ToolRun) -> str:
         """Call it with the model's arguments; gives its result as text.
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from uuid import UUID
 
+import structlog
 from structlog.typing import FilteringBoundLogger
 
 from greffier.agents.follow import Runs
+from greffier.agents.providers.registry import Providers
 from greffier.agents.run import CONCURRENCY, ProviderBook, RunLanes
 from greffier.agents.tools import Tools
-from greffier.deliver.channels import Channels
+from greffier.deliver.channels import Channels, open_channels
 from greffier.deliver.out import OutLanes
 from greffier.deliver.worker import Kind, Worker
 from greffier.publish.bus import Wake
 from greffier.publish.feed import Feed
+from greffier.settings import Settings
 from greffier.store.database import Database
 
 
@@ -114,6 +118,54 @@ class Work:
             await asyncio.wait({task})
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
+
+
+def from_settings(
+    database: Database,
+    settings: Settings,
+    feed: Feed,
+    runs: Runs,
+    *,
+    log: FilteringBoundLogger | None = None,
+    tools: Tools | None = None,
+    providers: ProviderBook | None = None,
+) -> Work:
+    """Put together what works on lanes as the settings say.
+
+    Args:
+        database: Where the lanes are.
+        settings: Providers, channels, leases.
+        feed: Hears of lanes that are due in other processes.
+        runs: Told of what runs say.
+        log: Told how runs ended; structlog's own when not given.
+        tools: What models may call here.
+        providers: Who answers, instead of the settings' providers.
+    """
+    return Work(
+        database,
+        feed,
+        runs,
+        providers or Providers(settings),
+        channels=open_channels(settings),
+        tools=tools,
+        log=log or _quiet(),
+        run_lease=settings.run_lease_seconds,
+        run_concurrency=settings.run_concurrency,
+        lease=settings.lease_seconds,
+        max_attempts=settings.max_attempts,
+        batch=settings.batch_size,
+        grace=settings.shutdown_seconds,
+    )
+
+
+def _quiet() -> FilteringBoundLogger:
+    """Give the log of a program of somebody else's: its ``logging``, under our name."""
+    log: FilteringBoundLogger = structlog.wrap_logger(
+        logging.getLogger("greffier"),
+        processors=[structlog.stdlib.filter_by_level, structlog.processors.KeyValueRenderer()],
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+    return log
 
 
 def due(feed: Feed, work: Work | None, conversation_id: UUID) -> None:

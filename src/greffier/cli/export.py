@@ -57,7 +57,7 @@ def export(
     formats = (*FORMATS, *FOR_ONE) if conversation_id is not None else FORMATS
     if form not in formats:
         raise typer.BadParameter(f"One of {', '.join(formats)}.", param_hint="--format")
-    from greffier.library import as_id  # noqa: PLC0415
+    from greffier.model.ids import as_id  # noqa: PLC0415
 
     which = None if conversation_id is None else as_id(conversation_id)
     settings = load_settings(database_url, data_dir, config)

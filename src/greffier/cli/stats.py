@@ -65,7 +65,7 @@ def stats(
         raise typer.BadParameter("It belongs to: greffier stats usage.", param_hint=name)
     if conversation_id and user:
         raise typer.BadParameter("A conversation or a user, not both.", param_hint="--user")
-    from greffier.library import as_id  # noqa: PLC0415
+    from greffier.model.ids import as_id  # noqa: PLC0415
 
     which = None if conversation_id is None else as_id(conversation_id)
     found = run(_read(load_settings(database_url, data_dir, config), which, user))

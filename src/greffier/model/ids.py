@@ -13,6 +13,8 @@ import time
 import uuid
 from typing import NewType
 
+from greffier.errors import Invalid
+
 ConversationId = NewType("ConversationId", uuid.UUID)
 MessageId = NewType("MessageId", uuid.UUID)
 AgentId = NewType("AgentId", uuid.UUID)
@@ -74,3 +76,17 @@ def parse_uuid(text: str) -> uuid.UUID | None:
     except ValueError:
         return None
     return value if str(value) == text.lower() else None
+
+
+def as_id(value: uuid.UUID | str, pointer: str = "/id") -> uuid.UUID:
+    """Read an id given as a UUID or as its text.
+
+    Raises:
+        Invalid: The text is no UUID.
+    """
+    if isinstance(value, uuid.UUID):
+        return value
+    found = parse_uuid(value)
+    if found is None:
+        raise Invalid.at(pointer, "uuid", "An id is a UUID.")
+    return found

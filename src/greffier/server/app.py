@@ -9,10 +9,8 @@ from structlog.typing import FilteringBoundLogger
 
 from greffier.access import Users
 from greffier.agents.follow import Runs
-from greffier.agents.providers.registry import Providers
 from greffier.agents.providers.script import check_script
-from greffier.agents.work import Work
-from greffier.deliver.channels import open_channels
+from greffier.agents.work import from_settings
 from greffier.errors import SettingsError
 from greffier.model.agent import Rules
 from greffier.model.limits import Limits
@@ -97,7 +95,7 @@ def create_app(
         own=OwnFeeds(database, feed),
         signals=signals or Signals(None),
         runs=runs,
-        work=work(database, settings, feed, runs, log) if settings.work else None,
+        work=from_settings(database, settings, feed, runs, log=log) if settings.work else None,
         agents=rules(settings),
         currency=settings.currency,
         documents={
@@ -117,26 +115,6 @@ def _provider(settings: Settings, log: FilteringBoundLogger) -> ProviderTokens |
 
     claims = Claims(settings.jwt_audience, settings.jwt_issuer, settings.role_claim)
     return ProviderTokens(KeySet(settings.jwks_url, failed=failed), claims)
-
-
-def work(
-    database: Database, settings: Settings, feed: Feed, runs: Runs, log: FilteringBoundLogger
-) -> Work:
-    """Make what works on lanes under these settings."""
-    return Work(
-        database,
-        feed,
-        runs,
-        Providers(settings),
-        channels=open_channels(settings),
-        log=log,
-        run_lease=settings.run_lease_seconds,
-        run_concurrency=settings.run_concurrency,
-        lease=settings.lease_seconds,
-        max_attempts=settings.max_attempts,
-        batch=settings.batch_size,
-        grace=settings.shutdown_seconds,
-    )
 
 
 def rules(settings: Settings) -> Rules:

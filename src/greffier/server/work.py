@@ -7,9 +7,10 @@ import sys
 
 from greffier._version import __version__
 from greffier.agents.follow import Runs
+from greffier.agents.work import from_settings
 from greffier.publish.bus import PostgresBus
 from greffier.publish.feed import Feed
-from greffier.server.app import limits, work
+from greffier.server.app import limits
 from greffier.server.logs import make_logger, take_over
 from greffier.server.run import Stop, Unhandled, loop_factory, open_database_of
 from greffier.settings import Settings
@@ -44,7 +45,7 @@ async def serve(settings: Settings) -> None:
             feed = Feed(database, PostgresBus(database.dsn), limits=limits(settings))
             runs = Runs(database, feed.say, limits=limits(settings))
             feed.listen_for_work(runs.heard)
-            job = work(database, settings, feed, runs, log)
+            job = from_settings(database, settings, feed, runs, log=log)
             feeding = asyncio.create_task(feed.run())
             try:
                 async with job.running() as working:
