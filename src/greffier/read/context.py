@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -115,7 +116,9 @@ async def _context(
             break
         before = tail[0].seq if tail else 1
         size = min(size * 2, 2000)
-    head = () if complete else await _head(database, conversation_id, reader, path_rev)
+    head: Sequence[Message] = ()
+    if not complete and not counts[0]["speaks_first"]:
+        head = await _head(database, conversation_id, reader, path_rev)
     return build_context(
         tail,
         max_messages=wanted,

@@ -16,14 +16,15 @@ select c.rev, c.path_rev, c.message_count as total, k.data, k.lo, k.hi,
         select string_agg(
             to_json(a) || ':{"name":'
                 || coalesce(to_json((select u.name from users u where u.id = a))::text, 'null')
-                || ',"role":' || coalesce('"' || (
+                -- the owner's is known: their row need not be looked at
+                || ',"role":' || case when a = c.owner_id then '"owner"' else coalesce('"' || (
                     select p.role from participants p
                     where p.conversation_id = $1 and p.user_id = a and p.left_at is null) || '"',
-                    'null') || '}', ',')
+                    'null') end || '}', ',')
         from unnest(k.authors) a
     ) as authors
 from (
-    select c.rev, c.path_rev, c.message_count, c.first_seq, c.last_seq,
+    select c.rev, c.path_rev, c.message_count, c.first_seq, c.last_seq, c.owner_id,
         case when $6 then '{[1,)}'::int8multirange else c.path end as path
     from conversations c
     where c.id = $1
@@ -75,9 +76,16 @@ from messages m where m.conversation_id = $1 and m.seq = any ($2);
 -- $1 conversation, $2 reader: said and tool-traffic messages on the active path that are not
 -- deleted.  Each message keeps its running number, so a stretch costs two look-ups; the deleted are
 -- subtracted one by one through their own index, by their numbers too, for an erased one shows no
--- more what it was.
+-- more what it was.  speaks_first: the first message on the path is somebody's words, so that no
+-- instructions come before them.
 select
     c.history_limit, c.path_rev, c.last_seq,
+    coalesce((
+        select m.role in ('user', 'assistant') and m.content <> '' and m.deleted_at is null
+        from messages m
+        where m.conversation_id = $1
+          and m.seq = lower(c.path * int8multirange(int8range(c.first_seq, c.last_seq + 1)))
+        limit 1), false) as speaks_first,
     coalesce(sum(r.said), 0)::bigint - coalesce(min(d.said), 0)::bigint as said,
     coalesce(sum(r.tool), 0)::bigint - coalesce(min(d.tool), 0)::bigint as tool
 from conversations c
