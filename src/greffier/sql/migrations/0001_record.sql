@@ -1157,7 +1157,8 @@ end $$;
 --          was lost is let go and nobody's, but for a run, which has to be ended (begin_run_v1).
 -- How:     first of two statements: what there is to do is read in a new one, whose snapshot is
 --          newer than the lock (in the same one a lane can be claimed and its messages not be seen).
---          Materialized, or the planner may lock more rows than the limit.
+--          Row by row, each by its key: a join with the rows that are due would be planned for a
+--          tenth of all lanes, as a limit that is a parameter is, and read them all.
 -- Locks:   the lanes, none waited for.
 create function claim_lanes_v1(
     p_kind text, p_owner text, p_limit integer, p_lease interval, p_max_tries integer
@@ -1170,36 +1171,44 @@ language plpgsql rows 10 as $$
 declare
     v_now timestamptz := lane_clock();
     v_token uuid := gen_random_uuid();
+    v_lost boolean;
+    v_spent boolean;
+    v_taken boolean;
+    l lanes;
 begin
-    return query
-        with due as materialized (
-            select l.conversation_id, l.id, l.token is not null as lost,
-                l.token is not null and l.tries + 1 >= p_max_tries as spent,
-                l.paused_at is not null and l.kind <> 'run' as stopped
-            from lanes l
-            where l.kind = p_kind and l.due_at <= v_now
-            order by l.due_at
-            limit p_limit
-            for no key update skip locked
-        ), claimed as (
-            update lanes l set
-                fence = l.fence + 1,
-                token = case when d.spent is not true and not d.stopped then v_token end,
-                owner = case when d.spent is not true and not d.stopped then p_owner end,
-                claimed_at = v_now,
-                due_at = case when d.spent is not true and not d.stopped then v_now + p_lease end,
-                tries = l.tries + d.lost::integer,
-                parked_at = case when d.spent then v_now end,
-                park_reason = case
-                    when d.spent then 'its worker was lost ' || (l.tries + 1) || ' times' end
-            from due d
-            where l.conversation_id = d.conversation_id and l.id = d.id
-            returning l.*
-        )
-        select c.conversation_id, c.id, c.endpoint_id, c.fence, c.token, c.head_seq, c.tail_seq,
-            c.tries, c.parked_at is not null
-        from claimed c
-        where c.token is not null or c.parked_at is not null;
+    for l in
+        select * from lanes x
+        where x.kind = p_kind and x.due_at <= v_now
+        order by x.due_at
+        limit p_limit
+        for no key update skip locked
+    loop
+        v_lost := l.token is not null;
+        v_spent := v_lost and coalesce(l.tries + 1 >= p_max_tries, false);
+        v_taken := not v_spent and (l.paused_at is null or l.kind = 'run');
+        update lanes x set
+            fence = l.fence + 1,
+            token = case when v_taken then v_token end,
+            owner = case when v_taken then p_owner end,
+            claimed_at = v_now,
+            due_at = case when v_taken then v_now + p_lease end,
+            tries = l.tries + v_lost::integer,
+            parked_at = case when v_spent then v_now end,
+            park_reason = case when v_spent then 'its worker was lost ' || (l.tries + 1) || ' times' end
+        where x.conversation_id = l.conversation_id and x.id = l.id;
+        if v_taken or v_spent then
+            conversation_id := l.conversation_id;
+            lane_id := l.id;
+            endpoint_id := l.endpoint_id;
+            fence := l.fence + 1;
+            token := case when v_taken then v_token end;
+            head_seq := l.head_seq;
+            tail_seq := l.tail_seq;
+            tries := l.tries + v_lost::integer;
+            parked := v_spent;
+            return next;
+        end if;
+    end loop;
 end $$;
 
 -- Promise: the lane's row, locked, when the token is still its own; otherwise null, and the refusal
@@ -1580,7 +1589,8 @@ create table agents (
     provider text not null,
     model text not null,
     instructions text,
-    tools jsonb not null default '[]',
+    -- json: a schema's properties stay in their order, in which some models fill them
+    tools json not null default '[]',
     params jsonb not null default '{}',
     request_hash uuid not null,
     -- +1 for every change
@@ -1607,7 +1617,7 @@ return '{"id":"' || a.id || '","name":' || to_json(a.name)
 -- Locks:   the agent's row.
 create function create_agent_v1(
     p_id uuid, p_hash uuid, p_name text, p_provider text, p_model text, p_instructions text,
-    p_tools jsonb, p_params jsonb
+    p_tools json, p_params jsonb
 ) returns boolean
 language plpgsql as $$
 declare
@@ -1635,7 +1645,7 @@ end $$;
 -- Locks:   the agent's row.
 create function patch_agent_v1(
     p_id uuid, p_if_version bigint, p_name text, p_provider text, p_model text,
-    p_instructions text, p_tools jsonb, p_params jsonb
+    p_instructions text, p_tools json, p_params jsonb
 ) returns bigint
 language plpgsql as $$
 declare

@@ -9,7 +9,8 @@ create table agents (
     provider text not null,
     model text not null,
     instructions text,
-    tools jsonb not null default '[]',
+    -- json: a schema's properties stay in their order, in which some models fill them
+    tools json not null default '[]',
     params jsonb not null default '{}',
     request_hash uuid not null,
     -- +1 for every change
@@ -36,7 +37,7 @@ return '{"id":"' || a.id || '","name":' || to_json(a.name)
 -- Locks:   the agent's row.
 create function create_agent_v1(
     p_id uuid, p_hash uuid, p_name text, p_provider text, p_model text, p_instructions text,
-    p_tools jsonb, p_params jsonb
+    p_tools json, p_params jsonb
 ) returns boolean
 language plpgsql as $$
 declare
@@ -64,7 +65,7 @@ end $$;
 -- Locks:   the agent's row.
 create function patch_agent_v1(
     p_id uuid, p_if_version bigint, p_name text, p_provider text, p_model text,
-    p_instructions text, p_tools jsonb, p_params jsonb
+    p_instructions text, p_tools json, p_params jsonb
 ) returns bigint
 language plpgsql as $$
 declare
