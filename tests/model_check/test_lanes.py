@@ -154,7 +154,11 @@ class LaneMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def somebody_begins(self, data: st.DataObject) -> None:
         """A holder, or who was one, says what they are about to do."""
-        m, w = self.model, self.worker(data)
+        self.begin(self.worker(data))
+
+    def begin(self, w: Worker) -> None:
+        """Say what is about to be done."""
+        m = self.model
         if w.at > m.tail:
             return
         answer = self.do(self.hand.intend(w.claim, w.at, margin=150))
@@ -177,9 +181,11 @@ class LaneMachine(RuleBasedStateMachine):
     @rule(data=st.data(), keep=st.booleans())
     def somebody_is_done(self, data: st.DataObject, keep: bool) -> None:
         """It was done, by whoever may have lost the lane meanwhile."""
-        m = self.model
-        w = data.draw(st.sampled_from([w for w in self.workers[-3:] if w.intended]))
-        lease = LEASE if keep else None
+        self.done(data.draw(st.sampled_from([w for w in self.workers[-3:] if w.intended])), keep)
+
+    def done(self, w: Worker, keep: bool) -> None:
+        """Say that it is done."""
+        m, lease = self.model, LEASE if keep else None
         answer = self.do(self.hand.done(w.claim, w.at, keep=lease))
         if w is not m.holder:
             m.refused += 1
@@ -199,9 +205,12 @@ class LaneMachine(RuleBasedStateMachine):
     @rule(data=st.data(), for_good=st.booleans())
     def somebody_fails(self, data: st.DataObject, for_good: bool) -> None:
         """It was tried in vain, for now or for good."""
-        m = self.model
         w = data.draw(st.sampled_from([w for w in self.workers[-3:] if w.intended]))
-        reason = "410" if for_good else None
+        self.fail(w, for_good)
+
+    def fail(self, w: Worker, for_good: bool) -> None:
+        """Say that it was tried in vain."""
+        m, reason = self.model, "410" if for_good else None
         answer = self.do(
             self.hand.fail(w.claim, w.at, retry_in=RETRY, max_tries=TRIES, reason=reason)
         )
@@ -216,6 +225,26 @@ class LaneMachine(RuleBasedStateMachine):
         m.holder = None
         m.parked = for_good or m.tries >= TRIES
         m.due = None if m.parked or m.paused else self.now + RETRY
+
+    @precondition(lambda self: self.model.due is not None)
+    @rule(how=st.sampled_from(["done", "kept", "fails", "fails for good", "dies"]))
+    def somebody_works(self, how: str) -> None:
+        """A round as it should be: wait until it is due, claim, begin, and say how it went."""
+        m = self.model
+        while m.due is not None and m.due > self.now and m.holder is None:
+            self.time_passes(400)
+        if m.holder is None:
+            self.somebody_claims()
+        w = m.holder
+        if w is None:
+            return
+        self.begin(w)
+        if how == "dies":
+            self.time_passes(1100)
+        elif w.intended and how.startswith("fails"):
+            self.fail(w, how != "fails")
+        elif w.intended:
+            self.done(w, how == "kept")
 
     @precondition(lambda self: any(w.said for w in self.workers[-3:]))
     @rule(data=st.data())
