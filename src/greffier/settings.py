@@ -234,6 +234,10 @@ class Settings(BaseSettings):
     shutdown_seconds: float = Field(default=30, ge=0)
     """How long a stopping server waits for requests under way."""
 
+    tool_secret: SecretStr | None = None
+    """What calls of tools that are HTTPS endpoints are signed with, after Standard Webhooks:
+    ``whsec_`` and 24 to 64 bytes in base64. Without it no such tool is called."""
+
     smtp_url: SecretStr | None = None
     """The mail server that endpoints of channel ``email`` send through, as
     ``smtps://user:password@host:465`` or ``smtp://host:587``, where STARTTLS is used if it is

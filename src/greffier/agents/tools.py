@@ -47,6 +47,9 @@ class Endpoint(Protocol):
             ToolFailed: It did not.
         """
 
+    async def close(self) -> None:
+        """Close what is open."""
+
 
 class ToolFailed(Exception):
     """A tool did not answer; what it says is told to the model."""
@@ -184,6 +187,15 @@ class Tools:
             endpoint: Calls those that are an HTTPS endpoint; without it they are the client's.
         """
         self._tools: dict[str, Tool] = {}
+        self._endpoint = endpoint
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """What calls those that are an HTTPS endpoint."""
+        return self._endpoint
+
+    def reach(self, endpoint: Endpoint) -> None:
+        """Let tools that are an HTTPS endpoint be called by it."""
         self._endpoint = endpoint
 
     def register(self, tool: Tool) -> None:

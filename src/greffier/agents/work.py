@@ -14,10 +14,13 @@ from structlog.typing import FilteringBoundLogger
 from greffier.agents.follow import Runs
 from greffier.agents.providers.registry import Providers
 from greffier.agents.run import CONCURRENCY, ProviderBook, RunLanes
+from greffier.agents.tool_endpoint import EndpointTools
 from greffier.agents.tools import Tools
 from greffier.deliver.channels import Channels, open_channels
+from greffier.deliver.channels.signatures import check_secret
 from greffier.deliver.out import OutLanes
 from greffier.deliver.worker import Kind, Worker
+from greffier.errors import SettingsError
 from greffier.publish.bus import Wake
 from greffier.publish.feed import Feed
 from greffier.settings import Settings
@@ -103,6 +106,8 @@ class Work:
             await self._providers.close()
             if self._channels is not None:
                 await self._channels.close()
+            if self.tools.endpoint is not None:
+                await self.tools.endpoint.close()
         for task in (storing, working):
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
@@ -140,7 +145,17 @@ def from_settings(
         log: Told how runs ended; structlog's own when not given.
         tools: What models may call here.
         providers: Who answers, instead of the settings' providers.
+
+    Raises:
+        SettingsError: A setting cannot be.
     """
+    tools = tools or Tools()
+    if tools.endpoint is None:
+        secret = settings.tool_secret and settings.tool_secret.get_secret_value()
+        if secret and (fault := check_secret(secret, "")):
+            raise SettingsError(f"TOOL_SECRET: {fault.detail}")
+        private = settings.allow_private_targets
+        tools.reach(EndpointTools(secret or None, allow_private=private))
     return Work(
         database,
         feed,
