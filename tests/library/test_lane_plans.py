@@ -53,7 +53,7 @@ select c.id, n, gen_random_uuid(), '', nullif(n - 1, 0), 'user', 'ada', 'ada', r
 from conversations c, generate_series(c.last_seq + 1, $1::bigint) n
 """
 COUNT = """
-update conversations 
+update conversations
 set last_seq = $1::bigint, rev = $1::bigint + 1, message_count = $1::bigint,
     said_total = $1::bigint::integer
 """
@@ -116,7 +116,7 @@ async def test_a_claim_costs_what_is_due_whatever_waits_behind_busy_lanes(
 
     And a hundred thousand lanes with nothing to do are not looked at.
     """
-    costs = {}
+    costs: dict[int, list[tuple[int, int]]] = {}
     for many in (5, 500):
         await wait_behind(hand.live, many)
         assert (await audit(Database(filled))).clean
@@ -142,10 +142,14 @@ async def no_scan(hand: Hand) -> AsyncIterator[None]:
         "('lanes', 'attempts', 'runs', 'run_ids', 'run_events', 'messages', 'conversations', "
         "'usage')"
     )
+
+    async def counted() -> dict[str, int]:
+        return {row["relname"]: row["seq_scan"] for row in await hand.live.fetch(scans)}
+
     try:
-        before = dict(await hand.live.fetch(scans))
+        before = await counted()
         yield
-        after = dict(await hand.live.fetch(scans))
+        after = await counted()
         assert {name: n for name, n in after.items() if n > before.get(name, 0)} == {}
     finally:
         await transaction.rollback()
@@ -202,7 +206,7 @@ async def test_a_word_costs_the_same_at_the_end_of_a_long_answer(hand: Hand) -> 
     """Nothing grows with the square of what is said: a batch is one way down each index."""
     talk = await hand.talk(agent=await hand.agent())
     claim, run = await hand.running(talk)
-    costs = []
+    costs: list[int] = []
     for known in (2, 20_001):
         await hand.speak(claim, run, *[text("word ")] * (known - 1 - len(costs)), lease=3600)
         row = await hand.run(talk, run)
