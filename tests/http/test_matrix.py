@@ -111,6 +111,10 @@ POST   /v1/agents                         agent 401 403 403 403 403 403 403 403 
 GET    /v1/agents/{agent_id}                    401 200 200 200 200 200 200 200 200 200 200 200 403
 PATCH  /v1/agents/{agent_id}               name 401 403 403 403 403 403 403 403 200 403 403 403 403
 DELETE /v1/agents/{agent_id}                    401 403 403 403 403 403 403 403 204 403 403 403 403
+POST   ../runs                              run 401 404 404 404 403 202 202 202 202 202 202 404 403
+GET    /v1/runs/{run_id}                        401 404 404 404 200 200 200 200 200 200 200 404 403
+GET    /v1/runs/{run_id}/events                 401 404 404 404 200 200 200 200 200 200 200 404 403
+POST   /v1/runs/{run_id}/cancel                 401 404 404 404 403 200 200 200 200 200 200 404 403
 GET    /v1/me/usage                             401 200 200 200 200 200 200 200 200 403 200 200 403
 GET    /v1/users/{owner}/usage                  401 403 403 403 403 403 403 403 200 403 403 403 403
 GET    /v1/users/{owner}/usage        statement 401 403 403 403 403 403 403 403 200 403 403 403 403
@@ -164,6 +168,7 @@ SENT = {
     "ops-key": Sent({"scope": "ops", "name": "x"}),
     "agent": Sent({"name": "x", "provider": "echo", "model": "echo"}),
     "name": Sent({"name": "another"}),
+    "run": Sent({"message": {"content": "new {word}"}}),
     "statement": Sent(query="?format=csv"),
     "quota": Sent({"tokens_per_month": 1}),
 }
@@ -237,12 +242,20 @@ class Scene:
         people = {"member": "member", "viewer": "viewer"}
         if whole:
             people |= {"left": "member", "erased": "member"}
+        agent = await self.call(
+            "admin",
+            "POST",
+            "/v1/agents",
+            {"name": "Echo", "provider": "echo", "model": "echo"},
+            status=201,
+        )
         made = await self.call(
             "owner",
             "POST",
             "/v1/conversations",
             {
                 "kind": self.kind,
+                "agent_id": agent.json()["id"],
                 "title": f"about {self.word}",
                 "participants": [
                     {"user_id": self.user(name), "role": role} for name, role in people.items()
@@ -268,13 +281,9 @@ class Scene:
         key = await self.call(
             "owner", "POST", "/v1/keys", {"scope": "user", "name": self.own}, status=201
         )
-        agent = await self.call(
-            "admin",
-            "POST",
-            "/v1/agents",
-            {"name": "Echo", "provider": "echo", "model": "echo"},
-            status=201,
-        )
+        # Nobody answers here: it is over before it began.
+        run = await self.call("owner", "POST", f"{here}/runs", {}, status=202)
+        await self.call("owner", "POST", f"/v1/runs/{run.json()['id']}/cancel", status=200)
         self.headers["key"] = {"authorization": f"Bearer {key.json()['key']}"}
         if whole:
             gone = f"{here}/participants/{self.user('left')}"
@@ -290,6 +299,7 @@ class Scene:
             "invitation_id": invited.json()["id"],
             "key_id": key.json()["id"],
             "agent_id": agent.json()["id"],
+            "run_id": run.json()["id"],
             "member": self.user("member"),
             "owner": self.user("owner"),
             "newcomer": self.user("newcomer"),
