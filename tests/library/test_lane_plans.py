@@ -39,7 +39,7 @@ select id, lane_id(id, 'out', '{ENDPOINT}'), 'out', '{ENDPOINT}', 1, 1,
 from conversations;
 insert into lanes (conversation_id, id, kind, endpoint_id, head_seq, tail_seq)
 select c.id, lane_id(c.id, 'out', e.id), 'out', e.id, 2, 1
-from conversations c cross join (select gen_random_uuid() as id from generate_series(1, 500)) e;
+from conversations c cross join (select md5('e' || n)::uuid as id from generate_series(1, 500) n) e;
 """
 
 #: As many messages in each conversation, and as much work for the lane that is busy.
@@ -126,8 +126,9 @@ async def test_a_claim_costs_what_is_due_whatever_waits_behind_busy_lanes(
     few, lots = ([pages for pages, _ in costs[many]] for many in (5, 500))
     # Nothing is due: the way down the index of those that will be, and the clock.
     assert few[0] == lots[0] <= 8
-    # The rows are wherever the last update left them.
-    assert all(abs(one - other) <= 2 for one, other in zip(few, lots, strict=True))
+    # The rows are wherever the last update left them; a hundred times as much is not ten times.
+    assert lots[1] <= few[1] + 5
+    assert lots[2] <= few[2] * 1.2
     # A lane: its row, and its entries in three indexes for the row as it is now.
     assert few[2] <= few[0] + 20 * 25
 
