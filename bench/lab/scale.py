@@ -30,12 +30,32 @@ class Scale:
     #: Sockets in one room, and changes that somebody missed.
     sockets: int
     missed: int
+    #: Conversations whose messages are delivered, messages of each, messages given to peers, and
+    #: processes that deliver.
+    keys: int
+    each: int
+    peers: int
+    hands: int
+    #: Messages blocked behind 200 busy lanes, in the large case.
+    blocked: int
+    #: Tokens of all the answers of a round together, and of the long answer that is resumed.
+    tokens: int
+    answer: int
 
 
-FULL = Scale("full", Effort(5, 4), 10_000, 5_000_000, 100_000, 1_000_000, 10_000, 1_000, 10_000)
-QUICK = Scale("quick", Effort(3, 2), 10_000, 500_000, 100_000, 100_000, 10_000, 200, 10_000)
+FULL = Scale(
+    "full", Effort(5, 4), 10_000, 5_000_000, 100_000, 1_000_000, 10_000, 1_000, 10_000,
+    1_000, 50, 5_000, 2, 100_000, 100_000, 100_000,
+)  # fmt: skip
+QUICK = Scale(
+    "quick", Effort(3, 2), 10_000, 500_000, 100_000, 100_000, 10_000, 200, 10_000,
+    1_000, 5, 400, 2, 100_000, 20_000, 100_000,
+)  # fmt: skip
 #: For the tests: everything runs, nothing is worth a number.
-TINY = Scale("tiny", Effort(1, 0.1), 50, 2_000, 500, 300, 100, 5, 20)
+TINY = Scale(
+    "tiny", Effort(1, 0.1), 50, 2_000, 500, 300, 100, 5, 20,
+    10, 8, 20, 1, 2_000, 200, 400,
+)  # fmt: skip
 
 
 def fitting(scale: Scale, folder: Path) -> tuple[Scale, str | None]:

@@ -60,14 +60,17 @@ class Pgbench:
     #: Conversations there are, numbered from 1.
     conversations: int
 
-    async def run(self, script: str, clients: int, seconds: float, *, times: bool = False) -> Pace:
+    async def run(
+        self, script: str, clients: int, seconds: float, *, times: bool = False, each: int = 50
+    ) -> Pace:
         """Run a script over and over.
 
         Args:
             script: In pgbench's language.
             clients: Connections, one statement at a time each.
-            seconds: How long; it knows whole ones only, so below one it does 50 statements each.
+            seconds: How long; it knows whole ones only, so below one it goes by ``each``.
             times: Whether to note the time of every one.
+            each: How many statements each client does when it does not go by time.
 
         Raises:
             NoPgbench: It could not.
@@ -78,7 +81,7 @@ class Pgbench:
                 f"--jobs={min(clients, os.cpu_count() or 1)}", f"--file={_write(folder, script)}",
                 f"--define=conversations={self.conversations}", "--define=n=0",
                 f"--define=start={time.time_ns()}",
-                f"--time={round(seconds)}" if seconds >= 1 else "--transactions=50",
+                f"--time={round(seconds)}" if seconds >= 1 else f"--transactions={each}",
                 *(["--log", f"--log-prefix={folder}/log"] if times else []),
             ]  # fmt: skip
             settings = " ".join(f"-c {name}={setting}" for name, setting in SETTINGS.items())

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-Unit: TypeAlias = Literal["x", "ms", "s", "MiB", "buffers"]
+Unit: TypeAlias = Literal["x", "ms", "s", "µs", "MiB", "buffers"]
 
 
 class Pace(msgspec.Struct, frozen=True):
@@ -110,6 +110,18 @@ def times(
     """Compare how long half of the operations of both sides took at most, round by round."""
     both = [(o.p50 or 0.0, f.p50 or 0.0) for o, f in pairs(ours, floors)]
     return _compared(what, floor, "ms (p50)", both, goal, latency=ours, notes=notes)
+
+
+def ratios(
+    what: str,
+    floor: str,
+    measured: str,
+    both: Sequence[tuple[float, float]],
+    goal: Goal,
+    *notes: str,
+) -> Line:
+    """Compare what both sides took of something that is no time: processor, log, bytes."""
+    return _compared(what, floor, measured, both, goal, latency=(), notes=notes)
 
 
 def value(what: str, values: Sequence[float], goal: Goal, *notes: str) -> Line:

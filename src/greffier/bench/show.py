@@ -13,13 +13,14 @@ HEAD = ("what", "against", "ours", "theirs", "value", "spread", "goal", "", "p50
 
 def row(line: Line) -> tuple[str, ...]:
     """Write one comparison as the cells of ``HEAD``."""
-    rated = line.measured == "per second"
 
     def side(values: list[float]) -> str:
         if not values or line.floor is None:
             return ""
         middle = median(values)
-        return f"{middle:,.0f}/s" if rated else f"{middle:.2f} ms"
+        if line.measured == "per second":
+            return f"{middle:,.0f}/s"
+        return f"{middle:,.2f} {line.measured.partition(' (')[0]}"
 
     latency = ""
     if line.p50 is not None and line.p99 is not None:
