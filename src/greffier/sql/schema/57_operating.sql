@@ -66,6 +66,27 @@ return case
     else 'due'
 end;
 
+-- A lane as operators see it: nothing of what was said, and not where its endpoint points.
+create function lane_json(l lanes, p_now timestamptz) returns text
+language sql stable
+return '{"id":"' || l.id || '","conversation_id":"' || l.conversation_id
+    || '","kind":"' || l.kind
+    || '","endpoint_id":' || coalesce('"' || l.endpoint_id || '"', 'null')
+    || ',"run_id":' || coalesce((
+        select '"' || r.id || '"' from runs r
+        where l.kind = 'run' and r.conversation_id = l.conversation_id and r.number = l.head_seq
+          and l.head_seq <= l.tail_seq), 'null')
+    || ',"state":"' || lane_state(l, p_now)
+    || '","head_seq":' || l.head_seq || ',"tail_seq":' || l.tail_seq
+    || ',"tries":' || l.tries || ',"fence":' || l.fence
+    || ',"due_at":' || coalesce('"' || rfc3339(nullif(l.due_at, 'infinity')) || '"', 'null')
+    || ',"owner":' || coalesce(to_json(l.owner)::text, 'null')
+    || ',"claimed_at":' || coalesce('"' || rfc3339(l.claimed_at) || '"', 'null')
+    || ',"parked_at":' || coalesce('"' || rfc3339(l.parked_at) || '"', 'null')
+    || ',"park_reason":' || coalesce(to_json(l.park_reason)::text, 'null')
+    || ',"paused_at":' || coalesce('"' || rfc3339(l.paused_at) || '"', 'null')
+    || ',"refused_writes":' || l.refused || '}';
+
 -- Promise: it is on record that the worker lives, now by the database's clock; who has said nothing
 --          for a day is forgotten.  Returns what time it is, for the worker to set beside its own.
 -- Locks:   the worker's row, those of the forgotten not waited for.
