@@ -19,6 +19,7 @@ from structlog.typing import FilteringBoundLogger
 
 from greffier.deliver import lanes
 from greffier.deliver.lanes import Claim, LaneKind
+from greffier.deliver.roster import Doing, Roster
 from greffier.errors import Error, Unavailable
 from greffier.store.database import Database
 
@@ -115,6 +116,8 @@ class Counts:
     claimed: int = 0
     #: Leases that ended, or were taken, while somebody worked on them.
     lost: int = 0
+    #: Of these, the ones that a refused write told.
+    refused: int = 0
     #: Work that ended with an error nobody had thought of.
     broken: int = 0
 
@@ -150,11 +153,18 @@ class Worker:
         self._stopping = asyncio.Event()
         self.owner = f"{socket.gethostname()}:{os.getpid()}"
         self.counts = Counts()
+        self._roster = Roster(
+            database, self.owner, os.getpid(), [kind.name for kind in kinds], self._doing
+        )
 
     @property
     def busy(self) -> int:
         """How many lanes it works on."""
         return len(self._held)
+
+    def _doing(self) -> Doing:
+        counts = self.counts
+        return Doing(self.busy, counts.claimed, counts.lost, counts.refused, counts.broken)
 
     def wake(self) -> None:
         """Look now; a hint, which may be lost."""
@@ -170,6 +180,7 @@ class Worker:
         """Work until stopped or cancelled; whatever is held is settled or released then."""
         try:
             async with asyncio.TaskGroup() as group:
+                living = group.create_task(self._roster.run())
                 renewing = group.create_task(self._renew())
                 claiming = [group.create_task(self._claim(kind)) for kind in self._kinds]
                 await self._stopping.wait()
@@ -178,6 +189,7 @@ class Worker:
                     await asyncio.wait(list(self._held), timeout=self._grace)
                 await self._end()
                 renewing.cancel()
+                living.cancel()
         finally:
             await self._end()
 
@@ -233,8 +245,10 @@ class Worker:
             async with held.within_lease():
                 await kind.work(held)
         except Lost:
-            held.lost = True
             self.counts.lost += 1
+            # What the clock or a renewal tells is known before the work hears of it.
+            self.counts.refused += not held.lost
+            held.lost = True
             self._log.warning(
                 "lane lost", kind=kind.name, conversation_id=str(claim.conversation_id),
                 fence=claim.fence,
