@@ -16,8 +16,9 @@ import asyncio
 import ipaddress
 import re
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import httpcore2
 import httpx2
@@ -116,7 +117,9 @@ def check_url(url: str, pointer: str, *, allow_private: bool = False) -> tuple[P
         found.append(Problem(pointer, "url", "It starts with https://: what was said is private."))
     if read.userinfo:
         found.append(Problem(pointer, "url", "It holds no user and no password."))
-    if (literal is None and not _NAME.match(host)) or read.port == 0:
+    if read.port is not None and not 0 < read.port < 65536:
+        found.append(Problem(pointer, "url", "A port is from 1 to 65535."))
+    if literal is None and not _NAME.match(host):
         found.append(Problem(pointer, "url", "It names no host."))
     elif not allow_private and (
         (literal is not None and special(literal))
@@ -141,16 +144,23 @@ async def resolve(host: str, port: int) -> Sequence[str]:
 class GuardedNetwork(httpcore2.AsyncNetworkBackend):
     """Opens connections to checked addresses only; every connection of a pool is made here."""
 
-    def __init__(self, *, allow_private: bool = False, resolver: Resolver = resolve) -> None:
+    def __init__(
+        self,
+        *,
+        allow_private: bool = False,
+        resolver: Resolver = resolve,
+        network: httpcore2.AsyncNetworkBackend | None = None,
+    ) -> None:
         """Describe it.
 
         Args:
             allow_private: Let every address pass; what was resolved still stays.
             resolver: Looks names up.
+            network: Opens a connection to an address; the system does if nothing is said.
         """
         self._allow_private = allow_private
         self._resolver = resolver
-        self._network = httpcore2.AnyIOBackend()
+        self._network = network or httpcore2.AnyIOBackend()
 
     async def connect_tcp(
         self,
@@ -181,7 +191,7 @@ class GuardedNetwork(httpcore2.AsyncNetworkBackend):
         failed: Exception | None = None
         for address in addresses:
             try:
-                return await self._network.connect_tcp(
+                stream = await self._network.connect_tcp(
                     str(address),
                     port,
                     # So that the last is reached when the first is silent.
@@ -189,6 +199,7 @@ class GuardedNetwork(httpcore2.AsyncNetworkBackend):
                     local_address=local_address,
                     socket_options=socket_options,
                 )
+                return _Stream(stream)
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 failed = error
         assert failed is not None
@@ -206,3 +217,38 @@ class GuardedNetwork(httpcore2.AsyncNetworkBackend):
     async def sleep(self, seconds: float) -> None:
         """Wait between the tries of a connection, of which our pools make one."""
         await self._network.sleep(seconds)
+
+
+class _Stream(httpcore2.AsyncNetworkStream):
+    """A connection that is closed when its handshake is broken off.
+
+    The core closes it when the handshake fails, but not when the task is cancelled, as a timeout of
+    ours does it: each silent server would cost a socket until it is collected.
+    """
+
+    def __init__(self, stream: httpcore2.AsyncNetworkStream) -> None:
+        self._stream = stream
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's interface
+    ) -> httpcore2.AsyncNetworkStream:
+        try:
+            return await self._stream.start_tls(ssl_context, server_hostname, timeout)
+        except BaseException:
+            await self._stream.aclose()
+            raise
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        return await self._stream.read(max_bytes, timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)

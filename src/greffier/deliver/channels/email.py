@@ -24,6 +24,7 @@ from urllib.parse import unquote, urlsplit
 import aiosmtplib
 
 from greffier.deliver.channels import mail
+from greffier.deliver.channels.http import system_words
 from greffier.deliver.channels.protocol import Channel, OnUncertain, Outgoing, Result, Target
 from greffier.deliver.channels.text import silent
 from greffier.errors import Problem, SettingsError
@@ -243,8 +244,11 @@ class _Dialogue:
 
 
 def _why(error: Exception) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not valid: {error.verify_message}"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"its certificate is not valid: {cause.verify_message}"
+        if isinstance(cause, OSError) and (words := system_words(cause)):
+            return words
+        cause = cause.__cause__
     return str(error).rstrip(".") or type(error).__name__

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import ssl
 from collections.abc import Mapping
@@ -193,11 +194,16 @@ def _why(error: BaseException, progress: _Progress) -> str:
             return f"Its certificate is not valid: {cause.verify_message}."
         if isinstance(cause, ssl.SSLError):
             return f"TLS failed: {cause.reason or cause.strerror}."
-        if isinstance(cause, OSError) and cause.strerror:
-            return f"Failed {place} the request was sent: {cause.strerror}."
+        if isinstance(cause, OSError) and (words := system_words(cause)):
+            return f"Failed {place} the request was sent: {words}."
         cause = cause.__cause__ or cause.__context__
-    words = f": {error}" if str(error) else ""
-    return f"Failed {place} the request was sent: {type(error).__name__}{words}."
+    shown = f": {error}" if str(error) else ""
+    return f"Failed {place} the request was sent: {type(error).__name__}{shown}."
+
+
+def system_words(error: OSError) -> str:
+    """Say what the system said, without the address that asyncio puts into its place."""
+    return os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror or ""
 
 
 _SECONDS = re.compile(r"[0-9]{1,9}")

@@ -37,8 +37,9 @@ def check_secret(secret: str, pointer: str) -> Problem | None:
     """Say what is wrong with a secret, if anything, without showing it."""
     if not secret.startswith(PREFIX):
         return Problem(pointer, "secret", f"A secret starts with {PREFIX}.")
+    bare = secret.removeprefix(PREFIX).rstrip("=")
     try:
-        key = base64.b64decode(secret.removeprefix(PREFIX) + "==", validate=True)
+        key = base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)
     except (binascii.Error, ValueError):
         return Problem(pointer, "secret", f"After {PREFIX} a secret is base64.")
     if not SHORTEST <= len(key) <= LONGEST:

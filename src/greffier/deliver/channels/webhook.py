@@ -12,6 +12,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import ClassVar
 
+import httpcore2
+
 from greffier.deliver.channels import signatures
 from greffier.deliver.channels.addresses import GuardedNetwork, Resolver, check_url, resolve
 from greffier.deliver.channels.http import Silence, pool, post, retry_after
@@ -35,6 +37,7 @@ class Webhook(Channel):
         *,
         allow_private: bool = False,
         resolver: Resolver = resolve,
+        network: httpcore2.AsyncNetworkBackend | None = None,
         tls: ssl.SSLContext | None = None,
         clock: Callable[[], datetime] = _now,
     ) -> None:
@@ -43,13 +46,14 @@ class Webhook(Channel):
         Args:
             allow_private: Whether targets may be elsewhere than on the internet, and without TLS.
             resolver: Looks names up.
+            network: Opens connections to addresses that were checked.
             tls: Whose certificates to trust.
             clock: What time it is.
         """
         self._allow_private = allow_private
         self._clock = clock
-        network = GuardedNetwork(allow_private=allow_private, resolver=resolver)
-        self._connections = pool(network, tls)
+        guarded = GuardedNetwork(allow_private=allow_private, resolver=resolver, network=network)
+        self._connections = pool(guarded, tls)
 
     def check_target(self, target: Target) -> tuple[Problem, ...]:
         """Say what is wrong with a URL, or its secrets."""
