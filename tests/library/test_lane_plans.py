@@ -23,9 +23,9 @@ BUSY = 200
 FILL = f"""
 insert into users (id, list_rev) values ('ada', 1);
 insert into conversations (
-    id, kind, owner_id, request_hash, created_at, updated_at, listed_at
+    id, kind, title, owner_id, request_hash, created_at, updated_at, listed_at
 )
-select md5(n::text)::uuid, 'assistant', 'ada', md5(n::text)::uuid, now(), now(), now()
+select md5(n::text)::uuid, 'assistant', 'busy', 'ada', md5(n::text)::uuid, now(), now(), now()
 from generate_series(1, {BUSY}) n;
 insert into participants (conversation_id, user_id, role, joined_at, rev)
 select id, 'ada', 'owner', now(), 1 from conversations;
@@ -51,13 +51,15 @@ insert into messages (
 select c.id, n, gen_random_uuid(), '', nullif(n - 1, 0), 'user', 'ada', 'ada', repeat('word ', 20),
     c.created_at, n + 1, n, 0
 from conversations c, generate_series(c.last_seq + 1, $1::bigint) n
+where c.title = 'busy'
 """
 COUNT = """
 update conversations
 set last_seq = $1::bigint, rev = $1::bigint + 1, message_count = $1::bigint,
     said_total = $1::bigint::integer
+where title = 'busy'
 """
-QUEUE = "update lanes set tail_seq = $1::bigint where token is not null"
+QUEUE = "update lanes set tail_seq = $1::bigint where owner = 'busy'"
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -120,7 +122,7 @@ async def test_a_claim_costs_what_is_due_whatever_waits_behind_busy_lanes(
     for many in (5, 500):
         await wait_behind(hand.live, many)
         assert (await audit(Database(filled))).clean
-        assert await hand.live.fetchval("select count(*) from messages") == BUSY * many
+        assert await hand.live.fetchval("select count(*) from messages") >= BUSY * many
         costs[many] = [await cost(hand, CLAIM, due=due) for due in (0, 1, 20)]
         assert [rows for _, rows in costs[many]] == [0, 1, 20]
     few, lots = ([pages for pages, _ in costs[many]] for many in (5, 500))
