@@ -68,9 +68,8 @@ class Running:
             base_url=self.url, headers={"authorization": f"Bearer {self.token(user)}"}
         )
 
-    @contextlib.asynccontextmanager
-    async def socket(self, user: str, token: str | None = None) -> AsyncIterator[Socket]:
-        """Connect a socket as a user."""
+    async def connected(self, user: str, token: str | None = None) -> Socket:
+        """Connect a socket as a user, who disconnects it or sees it end."""
         client = socketio.AsyncClient(reconnection=False)
         socket = Socket(client)
 
@@ -82,18 +81,24 @@ class Running:
         await client.connect(
             self.url, auth={"token": token or self.token(user)}, transports=["websocket"]
         )
+        return socket
+
+    @contextlib.asynccontextmanager
+    async def socket(self, user: str, token: str | None = None) -> AsyncIterator[Socket]:
+        """Connect a socket as a user, for a while."""
+        socket = await self.connected(user, token)
         try:
             yield socket
         finally:
-            await client.disconnect()
+            await socket.client.disconnect()
 
 
 @contextlib.asynccontextmanager
 async def running(
-    dsn: str, *, bus: Bus | None = None, replicas: Sequence[str] = ()
+    dsn: str, *, bus: Bus | None = None, replicas: Sequence[str] = (), port: int = 0
 ) -> AsyncIterator[Running]:
-    """Serve a database on a free port, as one process of the service would."""
-    configured = settings(port=0)
+    """Serve a database on a free port or this one, as one process of the service would."""
+    configured = settings(port=port)
     async with open_database(dsn, replicas=replicas) as database:
         with listen(configured) as listener:
             stop = Stop()

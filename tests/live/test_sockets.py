@@ -12,7 +12,7 @@ import socketio
 from greffier.publish.change import Change
 from greffier.server import sockets as sockets_module
 from greffier.server.packets import QUEUE, event
-from live.conftest import Running
+from live.conftest import Running, running
 
 
 async def room(server: Running, *members: str) -> str:
@@ -279,3 +279,24 @@ async def test_in_a_large_room_presence_is_asked_for(server: Running) -> None:
     assert len(large["participants"]) == 201
     online = [one["user_id"] for one in asked.json() if one["status"] == "online"]
     assert online == ["ada"]
+
+
+async def test_a_server_that_stops_sends_nobody_away(database: str) -> None:
+    """Its sockets end as a broken network ends them, so that clients come back by themselves."""
+    reasons: list[str] = []
+    ended = asyncio.Event()
+
+    async def gone(reason: str) -> None:
+        reasons.append(reason)
+        ended.set()
+
+    async with running(database) as server:
+        talk = await room(server)
+        ada = await server.connected("ada")
+        ada.client.on("disconnect", gone)
+        await ada.call("join", conversation_id=talk)
+    async with asyncio.timeout(20):
+        await ended.wait()
+
+    assert reasons == [ada.client.reason.TRANSPORT_ERROR]
+    assert not [name for name, _ in ada.events if name == "revoked"]

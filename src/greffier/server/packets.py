@@ -187,6 +187,18 @@ class Wire:
         await socket.queue.join()
         return not socket.closed
 
+    async def hang_up(self, sid: str) -> None:
+        """End a socket as a broken network would: its client comes back by itself.
+
+        The library's own ``disconnect`` tells it to stay away.
+        """
+        socket = self._socket(sid)
+        if socket is not None and not socket.closed:
+            # Without a word of goodbye, and without waiting for a slow client.
+            await socket.close(wait=False, abort=True)
+            # The writer ends behind what waits, and with it the WebSocket.
+            socket.queue.put_nowait(None)
+
     def _socket(self, sid: str) -> Any:
         eio_sid = self._server.manager.eio_sid_from_sid(sid, "/")
         return self._server.eio.sockets.get(eio_sid) if eio_sid else None

@@ -199,8 +199,7 @@ class Sockets:
     async def close(self) -> None:
         """End every socket: they come back, here or elsewhere, with their positions."""
         for sid in list(self._sessions):
-            with contextlib.suppress(Exception):
-                await self.server.disconnect(sid)
+            await self._wire.hang_up(sid)
         await self.server.shutdown()
 
     # -- events of clients ---------------------------------------------------------------------
@@ -388,6 +387,9 @@ class Sockets:
         if session is None or joined not in self._places:
             return
         self._forget(session, joined)
+        if self._service.feed.closed:
+            # The server stops: they may still see it, from another one.
+            return
         body = b'{"conversation_id":"%b"}' % str(joined.conversation_id).encode()
         self._wire.send(joined.sid, event("revoked", body))
 
