@@ -38,10 +38,11 @@ class Internet(httpcore2.AsyncNetworkBackend):
         self,
         host: str,
         port: int,
-        timeout: float | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's interface
         local_address: str | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
+        """Connect to the server, whichever address it is."""
         self.reached.append(host)
         ipaddress.ip_address(host)  # nothing but addresses comes here: no name is looked up twice
         if host in self._silent:
@@ -57,6 +58,7 @@ class Names:
         self.asked: list[tuple[str, int]] = []
 
     async def __call__(self, host: str, port: int) -> Sequence[str]:
+        """Answer."""
         self.asked.append((host, port))
         return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
 
@@ -129,8 +131,12 @@ def test_no_address_is_let_through_that_the_standard_library_knows_as_special(
             four = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
         real = four or address
         assert real.is_global
-        assert not (real.is_private or real.is_multicast or real.is_reserved)
-        assert not (real.is_loopback or real.is_link_local or real.is_unspecified)
+        assert not (real.is_private)
+        assert not (real.is_multicast)
+        assert not (real.is_reserved)
+        assert not (real.is_loopback)
+        assert not (real.is_link_local)
+        assert not (real.is_unspecified)
 
 
 # -- names -----------------------------------------------------------------------------------------
@@ -185,8 +191,7 @@ async def test_this_machine_by_its_own_name_leads_nowhere() -> None:
 
 
 async def test_a_name_that_changes_after_the_check_changes_nothing(authority: Authority) -> None:
-    """It is asked once, and the connection goes to the address that was checked; TLS and Host still
-    speak to the name."""  # fmt: skip
+    """It is asked once; the connection goes where was checked, TLS and Host speak to the name."""
     names = Names([PUBLIC], ["127.0.0.1"])
     web = Web()
     async with receiver(authority, web) as server:

@@ -15,7 +15,7 @@ from greffier.errors import Unauthenticated
 
 SECRET = new_secret()
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-BODY = '{"content":"À bientôt, l’ami — 3 €"}'.encode()
+BODY = '{"content":"À bientôt, cher ami — 3 €"}'.encode()
 HEADERS = sign([SECRET], "msg_1", NOW, BODY)
 
 
@@ -25,7 +25,7 @@ def test_what_we_sign_the_official_package_verifies() -> None:
     official = standardwebhooks.Webhook(SECRET)
 
     ours = sign([SECRET], "msg_1", now, BODY)
-    assert official.verify(BODY, ours) == {"content": "À bientôt, l’ami — 3 €"}
+    assert official.verify(BODY, ours) == {"content": "À bientôt, cher ami — 3 €"}
     theirs = {**ours, "webhook-signature": official.sign("msg_1", now, BODY.decode())}
     assert verify([SECRET], theirs, BODY, now=now) == "msg_1"
 

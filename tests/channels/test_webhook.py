@@ -62,7 +62,7 @@ async def test_the_official_package_verifies_what_we_send() -> None:
         "conversation_id": str(TALK),
         "message": msgspec.json.decode(message.message),
     }
-    assert event["message"]["content"] == "Voilà : l’été à Œuilly, « ça » coûte 3 €."
+    assert event["message"]["content"] == "Voilà : l'été à Œuilly, « ça » coûte 3 €."
     assert (request.method, request.path) == ("POST", "/a%20b?c=d")
     assert request.headers["host"] == server.host
     assert request.headers["content-type"] == "application/json"
@@ -306,7 +306,7 @@ async def test_a_name_that_does_not_exist_was_sent_nothing() -> None:
 async def test_a_name_server_that_does_not_answer_was_no_receiver() -> None:
     """The timeout is for the name as well, and nothing was sent."""
 
-    async def silent(host: str, port: int) -> list[str]:
+    async def silent(_host: str, _port: int) -> list[str]:
         await asyncio.Event().wait()
         return []
 
@@ -321,7 +321,7 @@ async def test_a_handshake_that_does_not_end_was_no_request(authority: Authority
     """A port that accepts and says nothing, as a firewall does."""
     over = asyncio.Event()
 
-    async def mute(line: Line) -> None:
+    async def mute(_line: Line) -> None:
         await over.wait()
 
     async with serving(mute) as server, webhooks(tls=authority.trusted()) as channel:
@@ -407,7 +407,7 @@ async def test_a_target_is_checked_without_reaching_for_it(
 ) -> None:
     """Everything that is wrong with it at once; no name is looked up."""
 
-    async def nobody(host: str, port: int) -> list[str]:
+    async def nobody(host: str, _port: int) -> list[str]:
         raise AssertionError(host)
 
     async with webhooks(allow_private=False, resolver=nobody) as channel:

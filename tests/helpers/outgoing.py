@@ -15,7 +15,7 @@ TALK = UUID("0197f0c8-7a50-7bbb-8f6e-000000000001")
 
 
 def outgoing(
-    content: str | None = "Voilà : l’été à Œuilly, « ça » coûte 3 €.",
+    content: str | None = "Voilà : l'été à Œuilly, « ça » coûte 3 €.",
     *,
     seq: int = 7,
     title: str = "Plans",

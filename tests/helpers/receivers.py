@@ -64,7 +64,7 @@ class Server:
             pass  # the other side went away, which is its right
         except asyncio.CancelledError:
             pass  # the end of the block; a stream's task must not end as cancelled
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - told at the end of the block
             self.failures.append(error)
         finally:
             self._tasks.discard(task)

@@ -181,7 +181,9 @@ class _Dialogue:
             tls_context=tls,
             # The library would look our own name up, which takes seconds where that is broken.
             local_hostname=sender.domain,
-            timeout=seconds,
+            # Ours is around all of it; the library's, asyncio.wait_for, can swallow a cancellation
+            # before Python 3.12, and a worker that is told to stop would go on.
+            timeout=None,
         )
 
     async def hold(self, recipient: str, content: bytes) -> Result | None:
@@ -218,7 +220,7 @@ class _Dialogue:
             return self._lost("the connection was closed")
         self._stage = "handing over"
         protocol.write(re.sub(rb"(?m)^\.", b"..", content) + b".\r\n")
-        answer = await protocol.read_response(self._seconds)
+        answer = await protocol.read_response()
         return None if answer.code == _TAKEN else self._refused(answer.code, answer.message)
 
     def _refused(self, code: int, message: str) -> Result:
@@ -240,7 +242,8 @@ class _Dialogue:
     async def _part(self) -> None:
         """Say farewell; the mail is taken, whatever comes of it."""
         with contextlib.suppress(aiosmtplib.SMTPException, OSError, TimeoutError):
-            await self._smtp.quit(timeout=FAREWELL)
+            async with asyncio.timeout(FAREWELL):
+                await self._smtp.quit()
 
 
 def _why(error: Exception) -> str:

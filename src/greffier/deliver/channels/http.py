@@ -203,7 +203,9 @@ def _why(error: BaseException, progress: _Progress) -> str:
 
 def system_words(error: OSError) -> str:
     """Say what the system said, without the address that asyncio puts into its place."""
-    return os.strerror(error.errno) if (error.errno or 0) > 0 else error.strerror or ""
+    number = error.errno or 0
+    # Resolvers have numbers of their own, below zero.
+    return os.strerror(number) if number > 0 else error.strerror or ""
 
 
 _SECONDS = re.compile(r"[0-9]{1,9}")
