@@ -81,7 +81,7 @@ class LaneMachine(RuleBasedStateMachine):
         self.do(self.hand.live.execute("delete from lanes"))
         self.do(self.hand.shift(0))
         self.talk = self.do(self.hand.talk())
-        self.lane = self.more(1)
+        self.lane = self.more(6)
 
     def do(self, doing: Any) -> Any:
         """Do it in the database."""
@@ -105,6 +105,7 @@ class LaneMachine(RuleBasedStateMachine):
         """There is more to do, whatever the lane is at."""
         self.more(many)
 
+    @precondition(lambda self: len(self.model.deleted) < 2)
     @rule(data=st.data())
     def a_message_is_deleted(self, data: st.DataObject) -> None:
         """Erased before it is sent, perhaps while it is."""
@@ -226,10 +227,22 @@ class LaneMachine(RuleBasedStateMachine):
         m.parked = for_good or m.tries >= TRIES
         m.due = None if m.parked or m.paused else self.now + RETRY
 
-    @precondition(lambda self: self.model.due is not None)
-    @rule(how=st.sampled_from(["done", "kept", "fails", "fails for good", "dies"]))
-    def somebody_works(self, how: str) -> None:
-        """A round as it should be: wait until it is due, claim, begin, and say how it went."""
+    @precondition(lambda self: self.model.due is not None and not self.model.paused)
+    @rule(
+        hows=st.lists(
+            st.sampled_from(["done", "kept", "fails", "fails for good", "dies"]),
+            min_size=2,
+            max_size=6,
+        )
+    )
+    def somebody_works(self, hows: list[str]) -> None:
+        """Rounds as they should be: wait until it is due, claim, begin, and say how it went."""
+        for how in hows:
+            self.round(how)
+            self.the_lane_is_what_the_model_says()
+
+    def round(self, how: str) -> None:
+        """One of them."""
         m = self.model
         while m.due is not None and m.due > self.now and m.holder is None:
             self.time_passes(400)
@@ -409,6 +422,7 @@ class LaneMachine(RuleBasedStateMachine):
         self.model.due = self.now + LEASE
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(0)
 def test_every_history_of_a_lane_is_what_the_model_says(database: str) -> None:
     """Whoever does what in which order: holders, zombies, operators, clocks and restores."""
@@ -420,7 +434,7 @@ def test_every_history_of_a_lane_is_what_the_model_says(database: str) -> None:
             run_machine(
                 LaneMachine,
                 settings=settings(
-                    max_examples=int(os.environ.get("GREFFIER_HISTORIES", "24")),
+                    max_examples=int(os.environ.get("GREFFIER_HISTORIES", "40")),
                     stateful_step_count=40,
                     deadline=None,
                 ),
