@@ -27,7 +27,7 @@ from lab.world import World
 
 PROMISES = (
     "append", "http_append", "pages", "context", "listing", "fan_out", "wake_up", "catch_up",
-    "reconnect", "memory", "start", "lanes",
+    "reconnect", "memory", "start", "lanes", "runs",
 )  # fmt: skip
 
 

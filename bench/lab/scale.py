@@ -38,23 +38,24 @@ class Scale:
     hands: int
     #: Messages blocked behind 200 busy lanes, in the large case.
     blocked: int
-    #: Tokens of all the answers of a round together, and of the long answer that is resumed.
+    #: Answers at once, tokens of all of a round together, and of the long answer that is resumed.
+    streams: int
     tokens: int
     answer: int
 
 
 FULL = Scale(
     "full", Effort(5, 4), 10_000, 5_000_000, 100_000, 1_000_000, 10_000, 1_000, 10_000,
-    1_000, 50, 5_000, 2, 100_000, 100_000, 100_000,
+    1_000, 50, 5_000, 2, 100_000, 200, 100_000, 100_000,
 )  # fmt: skip
 QUICK = Scale(
     "quick", Effort(3, 2), 10_000, 500_000, 100_000, 100_000, 10_000, 200, 10_000,
-    1_000, 5, 400, 2, 100_000, 20_000, 100_000,
+    1_000, 5, 400, 2, 100_000, 200, 20_000, 100_000,
 )  # fmt: skip
 #: For the tests: everything runs, nothing is worth a number.
 TINY = Scale(
     "tiny", Effort(1, 0.1), 50, 2_000, 500, 300, 100, 5, 20,
-    10, 8, 20, 1, 2_000, 200, 400,
+    10, 8, 20, 1, 2_000, 3, 30, 400,
 )  # fmt: skip
 
 
