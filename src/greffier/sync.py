@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from greffier import library
+from greffier.agents.asking import Runs
 
 T = TypeVar("T")
 
@@ -61,9 +62,7 @@ class Sync:
             return lambda *args, **options: self._loop.call(found(*args, **options))
         if inspect.isasyncgenfunction(found):
             return lambda *args, **options: self._loop.iterate(found(*args, **options))
-        if isinstance(
-            found, library.Conversations | library.Messages | library.Agents | library.Runs
-        ):
+        if isinstance(found, library.Conversations | library.Messages | library.Agents | Runs):
             return Sync(found, self._loop)
         return found
 

@@ -44,6 +44,10 @@ Config = Annotated[
         rich_help_panel="Where",
     ),
 ]
+LogLevel = Annotated[
+    str | None, typer.Option(help="debug, info, warning or error.", show_default=False)
+]
+LogFormat = Annotated[str | None, typer.Option(help="auto, json or console.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

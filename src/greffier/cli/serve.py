@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from greffier.cli.common import Config, DatabaseUrl, DataDir, load_settings
+from greffier.cli.common import (
+    Config,
+    DatabaseUrl,
+    DataDir,
+    LogFormat,
+    LogLevel,
+    load_settings,
+)
 
 
 def serve(
@@ -22,13 +29,8 @@ def serve(
     workers: Annotated[
         int | None, typer.Option(help="Server processes (1).", show_default=False)
     ] = None,
-    log_level: Annotated[
-        str | None,
-        typer.Option(help="debug, info, warning or error.", show_default=False),
-    ] = None,
-    log_format: Annotated[
-        str | None, typer.Option(help="auto, json or console.", show_default=False)
-    ] = None,
+    log_level: LogLevel = None,
+    log_format: LogFormat = None,
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
     config: Config = None,

@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from greffier.cli.common import Config, DatabaseUrl, DataDir, load_settings
+from greffier.cli.common import (
+    Config,
+    DatabaseUrl,
+    DataDir,
+    LogFormat,
+    LogLevel,
+    load_settings,
+)
 
 
 def worker(
@@ -14,13 +21,8 @@ def worker(
     run_concurrency: Annotated[
         int | None, typer.Option(help="Runs at the same time (256).", show_default=False)
     ] = None,
-    log_level: Annotated[
-        str | None,
-        typer.Option(help="debug, info, warning or error.", show_default=False),
-    ] = None,
-    log_format: Annotated[
-        str | None, typer.Option(help="auto, json or console.", show_default=False)
-    ] = None,
+    log_level: LogLevel = None,
+    log_format: LogFormat = None,
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
     config: Config = None,
