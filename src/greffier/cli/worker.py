@@ -21,24 +21,20 @@ def worker(
     run_concurrency: Annotated[
         int | None, typer.Option(help="Runs at the same time (256).", show_default=False)
     ] = None,
-    log_level: LogLevel = None,
-    log_format: LogFormat = None,
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
     config: Config = None,
+    log_level: LogLevel = None,
+    log_format: LogFormat = None,
 ) -> None:
     """Answer for agents and deliver, without serving anybody.
 
     `greffier serve` does this too unless the setting WORK is off; run as many of these beside it as
     there is work for, on any machine that reaches the database.
     """
+    logs = {"log_level": log_level, "log_format": log_format}
     settings = load_settings(
-        database_url,
-        data_dir,
-        config,
-        run_concurrency=run_concurrency,
-        log_level=log_level,
-        log_format=log_format,
+        database_url, data_dir, config, run_concurrency=run_concurrency, **logs
     )
     from greffier.server.work import run  # noqa: PLC0415
 
