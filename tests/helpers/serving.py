@@ -53,11 +53,11 @@ class Running:
 
 
 @contextlib.contextmanager
-def started(**variables: str) -> Iterator[Running]:
-    """Start a server on a free port; what is left of it at the end is killed."""
+def started(*, program: str | None = None, **variables: str) -> Iterator[Running]:
+    """Start a server on a free port, or another program; what is left at the end is killed."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GREFFIER_")}
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", program or PROGRAM],
         env=kept
         | {
             f"GREFFIER_{name}": value

@@ -126,9 +126,15 @@ async def _working(work: Work | None, stop: Stop) -> AsyncIterator[None]:
     if work is None:
         yield
         return
-    async with work.running() as task:
-        task.add_done_callback(lambda _: None if stop.asked.is_set() else stop())
-        yield
+    hurry = asyncio.create_task(stop.hurry.wait())
+    try:
+        async with work.running() as task:
+            task.add_done_callback(lambda _: None if stop.asked.is_set() else stop())
+            # Who is asked twice to stop ends its runs as they are.
+            hurry.add_done_callback(lambda _: task.cancel())
+            yield
+    finally:
+        hurry.cancel()
 
 
 def _say(line: str) -> None:
