@@ -426,6 +426,45 @@ def test_a_password_needs_tls_and_without_one_tls_is_used_where_it_is_offered(
     assert relay.start_tls is start_tls
 
 
+@pytest.mark.parametrize(
+    ("login", "name", "outcome"),
+    [
+        ("bot:p%40ss@", "127.1", "accepted"),
+        ("", "127.1", "accepted"),
+        ("bot:p%40ss@", "mx.example.net", "not_sent"),
+        ("", "mx.example.net", "not_sent"),
+    ],
+)
+async def test_tls_that_is_offered_is_used_and_verified(
+    authority: Authority, login: str, name: str, outcome: str
+) -> None:
+    """STARTTLS, before a password and before the mail; a certificate of another name ends it."""
+    mailbox = Mailbox()
+    loop = asyncio.get_running_loop()
+    listening = await loop.create_server(
+        lambda: SMTP(
+            mailbox,
+            hostname="mx.example.net",
+            loop=loop,
+            tls_context=authority.server(name),
+            require_starttls=True,
+            authenticator=_login,
+            auth_required=bool(login),
+        ),
+        "127.0.0.1",
+        0,
+    )
+    port = listening.sockets[0].getsockname()[1]
+    # A spelling of this machine that is not taken for it.
+    channel = Email(f"smtp://{login}127.1:{port}", FROM, tls=authority.trusted())
+    result = await channel.send(to(), outgoing(), timeout=LONG)
+    listening.close()
+    await listening.wait_closed()
+
+    assert result.outcome == outcome, result
+    assert len(mailbox.mails) == (outcome == "accepted")
+
+
 async def test_a_password_is_not_sent_in_clear() -> None:
     """A server that offers no TLS, or who stands before it, gets no login."""
     heard: list[bytes] = []

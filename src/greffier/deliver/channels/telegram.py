@@ -19,9 +19,9 @@ from typing import Any, ClassVar
 import msgspec
 
 from greffier.deliver.channels.addresses import GuardedNetwork
-from greffier.deliver.channels.http import Answer, Silence, pool, post
+from greffier.deliver.channels.http import LONGEST_WAIT, Answer, Silence, pool, post
 from greffier.deliver.channels.protocol import Channel, OnUncertain, Outgoing, Result, Target
-from greffier.deliver.channels.text import cut, silent, words
+from greffier.deliver.channels.text import cut, silent, units, words
 from greffier.errors import Problem
 
 API = "https://api.telegram.org"
@@ -101,14 +101,16 @@ class Telegram(Channel):
         timeout: float,  # noqa: ASYNC109 - a channel's interface
     ) -> Result:
         """Send the text, in as many messages as it needs, as plain text."""
-        parts = cut(words(outgoing), LONGEST)
+        text = words(outgoing)
         if problems := self.check_target(target):
             return Result("not_sent", problems[0].detail, retryable=False)
-        if not parts:
+        if not text:
             return Result("not_sent", silent(outgoing) or "", retryable=False)
-        if len(parts) > MOST_PARTS:
+        # Counted before it is cut: to cut a document takes longer than other sends should wait.
+        parts = cut(text, LONGEST) if units(text) <= MOST_PARTS * LONGEST else ()
+        if not 0 < len(parts) <= MOST_PARTS:
             return Result(
-                "not_sent", f"The text would need {len(parts)} messages.", retryable=False
+                "not_sent", f"The text needs more than {MOST_PARTS} messages.", retryable=False
             )
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
@@ -164,7 +166,8 @@ def _read(answer: Answer) -> Result:
         return Result("uncertain", f"Answered {status}, which says neither yes nor no.", status)
     hints: dict[str, Any] = {"retryable": status == 429}
     if status == 429:
-        hints["retry_after"] = reply.parameters.retry_after
+        asked = reply.parameters.retry_after
+        hints["retry_after"] = None if asked is None else min(max(asked, 0.0), LONGEST_WAIT)
     if status == 403:
         # Blocked, or put out of the chat: somebody there wants no more of it.
         hints["disable"] = True
