@@ -246,7 +246,7 @@ class LaneMachine(RuleBasedStateMachine):
         m = self.model
         while m.due is not None and m.due > self.now and m.holder is None:
             self.time_passes(400)
-        if m.holder is None:
+        if m.due is not None and m.due <= self.now:
             self.somebody_claims()
         w = m.holder
         if w is None:
