@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import re
 import ssl
@@ -82,6 +83,12 @@ class _Progress:
             self.begun = True
 
 
+@functools.cache
+def _system_trust() -> ssl.SSLContext:
+    """The system's authorities, read once: that takes 20 ms."""
+    return httpcore2.default_ssl_context()
+
+
 def pool(
     network: httpcore2.AsyncNetworkBackend,
     tls: ssl.SSLContext | None = None,
@@ -98,7 +105,7 @@ def pool(
         idle: How many are kept after their request, for five seconds.
     """
     return httpcore2.AsyncConnectionPool(
-        ssl_context=tls or httpcore2.default_ssl_context(),
+        ssl_context=tls or _system_trust(),
         max_connections=connections,
         max_keepalive_connections=idle,
         keepalive_expiry=5.0,
