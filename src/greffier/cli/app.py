@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from greffier._version import __version__
-from greffier.cli import audit, backup, db, export, imports, serve, stats, token, worker
+from greffier.cli import audit, backup, db, export, imports, queue, serve, stats, token, worker
 from greffier.cli.output import emit
 
 app = typer.Typer(
@@ -68,6 +68,20 @@ _command(database, "migrate", db.migrate, "greffier db migrate --sql > upgrade.s
 _command(database, "check", db.check, "greffier db check --json")
 _command(database, "url", db.url, 'psql "$(greffier db url)"')
 app.add_typer(database, name="db")
+
+operating = typer.Typer(
+    help="The queue of answers and deliveries: how it does, and what a person does to it.",
+    epilog="Example: greffier queue diagnose",
+    no_args_is_help=True,
+)
+_command(operating, "diagnose", queue.diagnose, "greffier queue diagnose --json")
+_command(operating, "list", queue.list_, "greffier queue list --state parked")
+_command(operating, "unlock", queue.unlock, "greffier queue unlock --dry-run --force")
+_command(operating, "retry", queue.retry, "greffier queue retry LANE")
+_command(operating, "skip", queue.skip, "greffier queue skip LANE --execute")
+_command(operating, "pause", queue.pause, "greffier queue pause LANE")
+_command(operating, "resume", queue.resume, "greffier queue resume LANE")
+app.add_typer(operating, name="queue")
 
 
 @app.command(

@@ -54,3 +54,9 @@ async def pause(database: Database, lane: Lane, *, paused: bool) -> bool:
     """Let nothing begin in a lane, or let it go on; False when it stood so already."""
     rows = await database.verb(_PAUSE, lane.conversation_id, lane.id, paused, again=True)
     return bool(rows[0][0])
+
+
+def can_skip(lane: Lane) -> bool:
+    """Say whether ``skip`` would give something up, as far as one can see."""
+    held = lane.state in ("leased", "expired")
+    return lane.kind == "out" and not held and lane.head_seq <= lane.tail_seq
