@@ -230,7 +230,7 @@ class LaneMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.due is not None and not self.model.paused)
     @rule(
         hows=st.lists(
-            st.sampled_from(["done", "kept", "fails", "fails for good", "dies"]),
+            st.sampled_from(["done", "kept", "fails", "fails for good", "dies", "is paused"]),
             min_size=2,
             max_size=6,
         )
@@ -254,6 +254,14 @@ class LaneMachine(RuleBasedStateMachine):
         self.begin(w)
         if how == "dies":
             self.time_passes(1100)
+        elif how == "is paused":
+            self.somebody_pauses_or_resumes(paused=True)
+            self.more(1)
+            self.begin(w)
+            self.time_passes(1100)
+            self.somebody_claims()
+            self.the_lane_is_what_the_model_says()
+            self.somebody_pauses_or_resumes(paused=False)
         elif w.intended and how.startswith("fails"):
             self.fail(w, how != "fails")
         elif w.intended:
