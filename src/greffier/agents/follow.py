@@ -47,7 +47,12 @@ class Runs:
         self._limits = limits
         self._followers: dict[UUID, set[Follower]] = {}
         self._ended: list[Callable[[UUID], None]] = []
+        self._speaking: list[Callable[[UUID, UUID], None]] = []
         self.closed = False
+
+    def on_said(self, hear: Callable[[UUID, UUID], None]) -> None:
+        """Tell somebody of each conversation and run that may have said something."""
+        self._speaking.append(hear)
 
     def on_end(self, hear: Callable[[UUID], None]) -> None:
         """Tell somebody of each conversation whose run may be over: whoever works on it looks."""
@@ -58,6 +63,8 @@ class Runs:
     ) -> None:
         """Hear what a run of this process has said (``voice.Stored``), and tell everybody."""
         self._say(Wake(conversation_id, 0, people=False, run=run_id))
+        for hear in self._speaking:
+            hear(conversation_id, run_id)
         followers = self._followers.get(run_id)
         if not followers:
             return
@@ -81,6 +88,8 @@ class Runs:
                 self.look(run_id)
         elif wake.run is not None:
             self.look(wake.run)
+            for hear in self._speaking:
+                hear(wake.conversation_id, wake.run)
             self._may_be_over(wake.conversation_id)
         elif wake.changed:
             # It may have been archived, rewound or erased.
