@@ -27,6 +27,8 @@ VERB_CONNECTIONS = 4
 GATHERED = {
     "page": ("uuid", "text", "bigint", "integer", "integer", "boolean", "integer", "bigint"),
 }
+#: Queries that read whole tables: planned so, and not by key as what a slot asks.
+WHOLE = frozenset({"totals", "usage_of_all", "statement_of_all"})
 
 #: How far the log was flushed, in bytes: at least to a commit that was acknowledged before.
 WAL = "select (pg_current_wal_flush_lsn() - '0/0'::pg_lsn)::bigint"
@@ -131,6 +133,9 @@ class Database:
                 return rows
         if together:
             return await self._gathered[name].read(*args)
+        if name in WHOLE:
+            async with self.snapshot() as live:
+                return await live.fetch(queries()[name], *args)
         return await self.slots.read(name, *args)
 
     def at(self, position: Position | None) -> Database:
