@@ -257,6 +257,9 @@ class LaneMachine(RuleBasedStateMachine):
         elif how == "is paused":
             self.somebody_pauses_or_resumes(paused=True)
             self.more(1)
+            # What is under way may end; else its holder dies, who may begin nothing.
+            if w.intended and m.tail % 2:
+                self.done(w, keep=True)
             self.begin(w)
             self.time_passes(1100)
             self.somebody_claims()
