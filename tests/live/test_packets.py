@@ -35,7 +35,7 @@ async def settled(server: Running, socket: Socket) -> tuple[str, Any]:
     # The answer to a call is behind whatever was sent before it.
     await socket.call("leave", conversation_id="00000000-0000-7000-8000-000000000000")
     (sid,) = server.app.sockets._sessions
-    eio = server.app.sockets._wire._socket(sid)
+    eio = server.app.sockets._wire.socket(sid)
     await until(lambda: eio.queue.idle)
     return sid, eio
 
@@ -125,7 +125,7 @@ async def test_an_answer_in_pieces_is_the_same_on_every_way(server: Running) -> 
         await ada.wait("list")
         at_once = await ada.call("join", **asked)
         (sid,) = set(server.app.sockets._sessions) - {polled}
-        eio = server.app.sockets._wire._socket(sid)
+        eio = server.app.sockets._wire.socket(sid)
         eio.protocol.pause_writing()
         waiting = asyncio.create_task(ada.call("join", **asked))
         await until(lambda: not eio.queue.idle)

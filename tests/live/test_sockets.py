@@ -229,7 +229,7 @@ async def test_a_socket_too_slow_for_its_room_catches_up(server: Running) -> Non
         await bob.call("join", conversation_id=talk)
         (session,) = [one for one in server.app.sockets._sessions.values() if one.joined]
         (joined,) = session.joined.values()
-        eio = server.app.sockets._wire._socket(joined.sid)
+        eio = server.app.sockets._wire.socket(joined.sid)
         # As if its transport were paused: what is put there stays.
         for _ in range(QUEUE):
             eio.queue.put_nowait(event("noise", msgspec.json.encode({"n": 1})))

@@ -76,12 +76,12 @@ async def test_workers_share_a_port_and_one_that_dies_is_replaced(
         made: list[str] = []
         for _ in range(20):
             # A connection of its own each time, so that both workers get some.
-            async with httpx2.AsyncClient(base_url=url, headers=headers) as http:
+            async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=20) as http:
                 answer = await http.post("/v1/conversations", json={})
                 made.append(answer.json()["id"])
         os.kill(min(before), signal.SIGKILL)
         await until(lambda: len(children(pid) - {min(before)}) == 2, "it was replaced")
-        async with httpx2.AsyncClient(base_url=url, headers=headers) as http:
+        async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=20) as http:
             seen = (await http.get("/v1/conversations?limit=100")).json()["data"]
 
     assert {one["id"] for one in seen} == set(made)

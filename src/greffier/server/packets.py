@@ -109,7 +109,7 @@ class Server(socketio.AsyncServer):  # type: ignore[misc]  # the library has no 
                 socket = self.eio.sockets.get(eio_sid)
                 if socket is not None and not socket.closed:
                     ready = Acknowledgement(pkt.id, answer)
-                    if not _written(socket, ready):
+                    if not written(socket, ready):
                         socket.queue.put_nowait(ready)
                 return
         await super()._send_packet(eio_sid, pkt)
@@ -165,10 +165,10 @@ class Wire:
         Returns:
             Whether it was taken: not when the socket is gone, or too much waits for it.
         """
-        socket = self._socket(sid)
+        socket = self.socket(sid)
         if socket is None or socket.closed:
             return False
-        if _written(socket, ready):
+        if written(socket, ready):
             return True
         if socket.queue.qsize() >= QUEUE:
             return False
@@ -181,7 +181,7 @@ class Wire:
         Returns:
             Whether the socket is still there.
         """
-        socket = self._socket(sid)
+        socket = self.socket(sid)
         if socket is None:
             return False
         await socket.queue.join()
@@ -192,19 +192,20 @@ class Wire:
 
         The library's own ``disconnect`` tells it to stay away.
         """
-        socket = self._socket(sid)
+        socket = self.socket(sid)
         if socket is not None and not socket.closed:
             # Without a word of goodbye, and without waiting for a slow client.
             await socket.close(wait=False, abort=True)
             # The writer ends behind what waits, and with it the WebSocket.
             socket.queue.put_nowait(None)
 
-    def _socket(self, sid: str) -> Any:
+    def socket(self, sid: str) -> Any:
+        """Give the engine's socket, for ``written``; it stays the same when it is upgraded."""
         eio_sid = self._server.manager.eio_sid_from_sid(sid, "/")
         return self._server.eio.sockets.get(eio_sid) if eio_sid else None
 
 
-def _written(socket: Any, ready: Event | Acknowledgement) -> bool:
+def written(socket: Any, ready: Event | Acknowledgement) -> bool:
     """Write a frame to a WebSocket for which nothing waits and whose transport takes more.
 
     It is what the protocol's ``send`` does for a text, without a task, a timer and another frame
@@ -214,7 +215,7 @@ def _written(socket: Any, ready: Event | Acknowledgement) -> bool:
     Returns:
         Whether it was written; else it has to wait in the queue.
     """
-    if not socket.upgraded or not socket.queue.idle:
+    if not socket.upgraded or socket.closed or not socket.queue.idle:
         return False
     protocol: WebSocketsSansIOProtocol | None = getattr(socket, "protocol", None)
     if (

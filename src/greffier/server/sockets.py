@@ -26,7 +26,7 @@ from greffier.model.ids import parse_uuid
 from greffier.publish.arrivals import Arrival, Arrivals
 from greffier.publish.change import Change
 from greffier.publish.stream import Stream
-from greffier.server.packets import MsgspecJson, Pieces, Server, Wire, event
+from greffier.server.packets import Event, MsgspecJson, Pieces, Server, Wire, event, written
 
 if TYPE_CHECKING:
     from greffier.server.service import Service
@@ -52,6 +52,8 @@ class Joined:
     user: str | None
     rev: int = 0
     stream: Stream | None = None
+    #: The engine's, to write to.
+    socket: Any = None
     people: frozenset[str] = frozenset()
     #: What was heard while the join is answered or the socket catches up; None when it is live.
     heard: list[Change] | None = field(default_factory=list)
@@ -79,7 +81,18 @@ class _Place:
         self._joined = joined
 
     def push(self, change: Change) -> None:
-        self._sockets.heard(self._joined, change, self)
+        joined = self._joined
+        # The way of nearly every delivery, a thousand times for one change: 12 µs instead of 13,
+        # of which the system call takes most.
+        if (
+            joined.heard is None
+            and change.people is None
+            and change.since <= joined.rev < change.rev
+            and written(joined.socket, self._sockets.packet(change))
+        ):
+            joined.rev = change.rev
+            return
+        self._sockets.heard(joined, change, self)
 
     def revoke(self) -> None:
         self._sockets.revoke(self._joined, self)
@@ -107,6 +120,8 @@ class Sockets:
         self._rooms: dict[UUID, set[Joined]] = {}
         self._places: dict[Joined, _Place] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        #: A change goes to all who follow before the next one comes.
+        self._latest: tuple[Change | None, Event] = (None, event("", b""))
         service.signals.listen(self)
         on = self.server.on
         on("connect", self._connect)
@@ -231,7 +246,7 @@ class Sockets:
             self._forget(session, old)
         if len(session.joined) >= JOINED:
             raise Invalid.at("/conversation_id", "too-many", f"At most {JOINED} at a time.")
-        joined = Joined(session.sid, conversation_id, user)
+        joined = Joined(session.sid, conversation_id, user, socket=self._wire.socket(session.sid))
         place = _Place(self, joined)
         # Heard before it is read: what is committed in between comes twice rather than never.
         joined.stream = await service.feed.hear(conversation_id, place)
@@ -331,11 +346,19 @@ class Sockets:
             return
         self._pass(joined, change)
 
+    def packet(self, change: Change) -> Event:
+        """Give the packet of a change, made once for all who get it."""
+        latest, ready = self._latest
+        if latest is not change:
+            ready = event("change", change.body)
+            self._latest = (change, ready)
+        return ready
+
     def _pass(self, joined: Joined, change: Change) -> bool:
         """Send a change; False when the socket has to catch up instead."""
         if change.rev <= joined.rev:
             return True
-        if change.since > joined.rev or not self._wire.send(joined.sid, _packet(change)):
+        if change.since > joined.rev or not self._wire.send(joined.sid, self.packet(change)):
             self._fall_behind(joined)
             return False
         joined.rev = change.rev
@@ -374,7 +397,7 @@ class Sockets:
             if joined not in self._places:
                 return
             if change is not None:
-                if not self._wire.send(joined.sid, _packet(change)):
+                if not self._wire.send(joined.sid, self.packet(change)):
                     continue
                 joined.rev = change.rev
             if joined.rev >= joined.stream.rev:
@@ -448,16 +471,3 @@ def _id(data: dict[str, Any]) -> UUID:
     if found is None:
         raise Invalid.at("/conversation_id", "uuid", "An id is a UUID.")
     return found
-
-
-_packets: dict[int, tuple[Change, Any]] = {}
-
-
-def _packet(change: Change) -> Any:
-    """The packet of a change, made once for all who get it."""
-    kept = _packets.get(id(change))
-    if kept is None or kept[0] is not change:
-        if len(_packets) > 64:
-            _packets.clear()
-        kept = _packets[id(change)] = (change, event("change", change.body))
-    return kept[1]
