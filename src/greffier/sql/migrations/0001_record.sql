@@ -3743,7 +3743,8 @@ begin
         select k.seq, max(k.at_rev) as at_rev from candidate k
         where k.seq <@ v_active
         group by k.seq
-    ), written as (
+    ), written as materialized (
+        -- else each body would be written twice, for its size and for itself
         select d.seq, d.at_rev, message_json(m, p_cut) as body
         from due d
         join messages m on m.conversation_id = v.id and m.seq = d.seq
