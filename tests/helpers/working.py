@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -88,6 +87,13 @@ class Working(Served):
         run: dict[str, Any] = expect(await person.http.get(f"/v1/runs/{run_id}"), 200)
         return run
 
+    def broken(self) -> list[dict[str, Any]]:
+        """What was logged as broken since it was last asked."""
+        lines = [line for line in self.lines() if line["level"] == "error"]
+        self.log.truncate(0)
+        self.log.seek(0)
+        return lines
+
     async def fetch(self, query: str, *values: Any) -> list[Any]:
         """Ask the database itself."""
         async with connected(self.database.dsn) as connection:
@@ -112,13 +118,13 @@ async def working(postgres: str, template: str, **more: Any) -> AsyncIterator[Wo
             assert app.service.work is not None
             feeding = asyncio.create_task(app.service.feed.run())
             async with app.service.work.running():
-                yield Working(app, database, log, provider)
+                found = Working(app, database, log, provider)
+                yield found
             feeding.cancel()
             await asyncio.wait({feeding})
             report = await audit(database)
             assert report.clean, report.findings
-            broken = [line for line in log.getvalue().splitlines() if b'"level":"error"' in line]
-            assert broken == [], json.loads(broken[0])
+            assert found.broken() == []
 
 
 async def contents(person: Person, talk: Mapping[str, Any]) -> list[tuple[str, str | None]]:

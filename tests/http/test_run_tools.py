@@ -5,14 +5,27 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable
+from contextlib import AsyncExitStack
 from decimal import Decimal
 from typing import Any
 
-from greffier.agents.run import MOST_CALLS, MOST_STEPS
+from greffier.agents.run import MOST_CALLS, MOST_STEPS, MOST_TOKENS
 from greffier.agents.tools import LARGEST_RESULT, Tool, ToolRun
 from helpers.api import Person, expect, path
 from helpers.following import Event, text_of, whole
-from helpers.openai_server import USAGE, Reply, call, delta, failing, hang_up, pause, saying
+from helpers.openai_server import (
+    USAGE,
+    Reply,
+    call,
+    chunk,
+    delta,
+    done,
+    failing,
+    finish,
+    hang_up,
+    pause,
+    saying,
+)
 from helpers.working import Working, contents
 
 ASK = {"message": {"content": "Quel temps à Lyon et à Brest ?"}}
@@ -252,6 +265,61 @@ async def test_what_the_provider_does_wrong_is_told_by_its_code(work: Working, e
         if words is not None:
             assert text_of(events) == words
             assert (await contents(eve, talk))[1] == ("assistant", words)
+
+
+async def test_a_count_that_cannot_be_is_no_harm(work: Working, eve: Person) -> None:
+    """Whatever a service says it used, the run ends, and so do those beside it."""
+    for tokens in (10**30, -5, 1.5, "7", None):
+        said = {"prompt_tokens": tokens, "completion_tokens": tokens}
+        work.provider.play(delta(content="Bon"), finish(), chunk(usage=said), done())
+        talk = await work.talk(eve, await work.agent())
+        events = await work.answer(eve, talk, ASK)
+        assert events[-1].name == "run.completed"
+        usage = events[-1].data["usage"]
+        assert usage["input_tokens"] == (MOST_TOKENS if tokens == 10**30 else 0)
+
+
+async def test_what_the_record_will_not_have_ends_one_run_alone(work: Working, eve: Person) -> None:
+    """That one fails with what it had said; those whose words came with it lose nothing."""
+    await work.fetch(
+        "alter table greffier.run_events add constraint picky check (body not like '%poison%')"
+    )
+    agent = await work.agent()
+    talks = [await work.talk(eve, agent) for _ in range(5)]
+    work.provider.always(
+        lambda body: saying("Bon", pause(), *(
+            ["poison", "et", pause(1)] if "poison" in str(body) else ["jour"]
+        ))
+    )  # fmt: skip
+    async with AsyncExitStack() as stack:
+        streams = []
+        for number, talk in enumerate(talks):
+            asked = {"message": {"content": "poison" if number == 2 else "eau"}}
+            streams.append(await stack.enter_async_context(work.run(eve, talk, asked)))
+        for stream in streams:
+            await stream.until("content.delta")
+        work.provider.go_on()
+        ends = [await stream.rest() for stream in streams]
+
+    for number, events in enumerate(ends):
+        whole(events)
+        if number == 2:
+            assert (text_of(events), events[-1].data["code"]) == ("Bon", "internal")
+        else:
+            assert (text_of(events), events[-1].name) == ("Bonjour", "run.completed")
+    assert [line["error"] for line in work.broken()] == ["CheckViolationError"]
+
+
+async def test_where_nothing_was_said_nobody_is_asked(work: Working, eve: Person) -> None:
+    """An empty conversation has nothing to answer, which a service would refuse."""
+    talk = await work.talk(eve, await work.agent())
+
+    events = await work.answer(eve, talk, {})
+
+    assert [(one.name, one.data.get("code")) for one in events[1:]] == [
+        ("run.failed", "provider-refused")
+    ]
+    assert work.provider.requests == []
 
 
 async def test_the_ledger_is_what_the_provider_counted(work: Working, eve: Person) -> None:

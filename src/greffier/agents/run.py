@@ -51,6 +51,8 @@ MOST_STEPS = 16
 MOST_CALLS = 64
 #: Characters of one run, reasoning and tools included.
 MOST_TEXT = 4 << 20
+#: Tokens of one question: who counts more has miscounted, and a sum of them would be none.
+MOST_TOKENS = 10**12
 #: How often a run that the inbox asked for is tried when its workers are lost.
 INBOX_TRIES = 3
 
@@ -231,6 +233,8 @@ class RunLanes:
             speaking = _Speaking(self, voice, _agent(begun["agent"]), begun["asked_by"])
             ended = await self._listen(speaking)
             await voice.drained()
+            if voice.refused and ended.status == "completed":
+                ended = self._broken(voice.refused)
             await self._finish(held, run_id, ended)
         except asyncio.CancelledError:
             # The worker stops: what was said is kept, and whoever follows learns at once that
@@ -257,8 +261,11 @@ class RunLanes:
         except Lost:
             raise
         except Exception as error:  # noqa: BLE001 - whoever waits is told now, not when the lease ends
-            self._log.error("run broke", error=type(error).__name__, exc_info=True)
-            return _Ended("failed", "internal", "Something broke on our side; the log says what.")
+            return self._broken(error)
+
+    def _broken(self, error: Exception) -> _Ended:
+        self._log.error("run broke", error=type(error).__name__, exc_info=error)
+        return _Ended("failed", "internal", "Something broke on our side; the log says what.")
 
     async def _finish(self, held: Held, run_id: UUID, ended: _Ended) -> None:
         claim = held.claim
@@ -398,11 +405,12 @@ class _Speaking:
                             used = piece
                         case Finished(reason):
                             said.finished = reason
-                    if voice.crowded:
+                    if voice.crowded or voice.refused:
                         await voice.room()
         finally:
             if used is not None:
                 # Also of a call that failed: it is paid for.
+                used = _believable(used)
                 account = _account(used, self._lanes.cost(self._agent, used))
                 voice.say("usage", _encode(account).decode())
         return said
@@ -451,6 +459,15 @@ def _encoded_call(call: ToolCall) -> str:
 
 def _encoded_result(call_id: str, content: str) -> str:
     return _encode({"id": call_id, "content": content}).decode()
+
+
+def _believable(used: Used) -> Used:
+    """Give counts that can be summed up, whatever a provider says."""
+    return Used(
+        min(used.input_tokens, MOST_TOKENS),
+        min(used.output_tokens, MOST_TOKENS),
+        min(used.cached_tokens, MOST_TOKENS),
+    )
 
 
 def _account(used: Used, cost: Decimal) -> dict[str, Any]:

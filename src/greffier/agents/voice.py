@@ -50,6 +50,8 @@ class Voice:
         #: When the last batch was sent, by the loop's clock.
         self.sent_at = -GATHER
         self.lost = False
+        #: Why the record will not have what was said, when it will not.
+        self.refused: Exception | None = None
         self._waiting: list[tuple[str, list[str]]] = []
         self._size = 0
         # A batch of which nobody knows whether it is stored: said again as it is, and alone, so
@@ -60,6 +62,8 @@ class Voice:
 
     def say(self, event: str, body: str) -> None:
         """Say something; deltas of one kind that wait together become one event."""
+        if self.refused is not None:
+            return
         before, first = self._size, not self._waiting
         if self._waiting and event in _DELTAS and self._waiting[-1][0] == event:
             self._waiting[-1][1].append(body)
@@ -116,17 +120,26 @@ class Voice:
             self.calls += calls
         self._progress.set()
 
+    def refuse(self, error: Exception) -> None:
+        """Hear that the record will not have a batch: no more of this run is stored."""
+        self.refused = error
+        self._waiting, self._size, self._sending = [], 0, False
+        self._progress.set()
+
     async def room(self) -> None:
         """Wait until what waits is not too much.
 
         Raises:
             Lost: The run is no longer ours.
+            Exception: Why the record will not have what was said.
         """
         while self.crowded and not self.lost:
             self._progress.clear()
             await self._progress.wait()
         if self.lost:
             raise Lost
+        if self.refused is not None:
+            raise self.refused
 
     async def drained(self) -> None:
         """Wait until all that was said is stored.
@@ -219,6 +232,15 @@ class Voices:
             # Said again in a moment, while the lease lasts; then its deadline ends the run.
             for voice, batch in zip(voices, batches, strict=True):
                 voice.give_back(batch)
+            return
+        except Exception as error:  # noqa: BLE001 - told to whoever said it
+            # One batch that cannot be stored is not the others' trouble: each is tried alone.
+            if len(voices) == 1:
+                voices[0].refuse(error)
+                return
+            for voice, batch in zip(voices, batches, strict=True):
+                voice.give_back(batch)
+                await self._store([voice], now)
             return
         last = {row["run_id"]: row["last_event"] for row in rows}
         for voice, batch, calls in zip(voices, batches, used, strict=True):

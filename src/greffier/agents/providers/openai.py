@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from greffier.agents.providers import faults
 from greffier.agents.providers.chunks import Chunks
-from greffier.agents.providers.protocol import Ask
+from greffier.agents.providers.protocol import Ask, ProviderError
 from greffier.agents.providers.streaming import SdkProvider, Stream
 from greffier.agents.providers.trying import Patience, Watch
 
@@ -71,6 +71,8 @@ class OpenAIProvider(SdkProvider["AsyncOpenAI"]):
         absent = ["OpenAI-Organization", "OpenAI-Project"]
         if not self._key:
             absent.append("Authorization")
+        if not (ask.messages or ask.instructions):
+            raise ProviderError("provider-refused", "Nothing was said that could be answered.")
         while True:
             asks_usage = self._asks_usage
             try:
