@@ -114,6 +114,19 @@ def administrator(principal: Principal) -> str:
     return myself(principal)
 
 
+def operator(principal: Principal) -> str:
+    """Give the name of who looks after the service: an admin, or a key for operations.
+
+    Raises:
+        Forbidden: They are neither.
+    """
+    if principal.role == "ops":
+        return f"ops:{principal.key}" if principal.key else "ops"
+    if not is_admin(principal):
+        raise Forbidden("This is for admins, and keys of scope ops.")
+    return myself(principal)
+
+
 def key_user(principal: Principal, scope: Scope, user: str | None) -> str | None:
     """Give the user of a key that this principal wants to make; none, for what belongs to nobody.
 

@@ -121,6 +121,17 @@ GET    /v1/users/{owner}/usage        statement 401 403 403 403 403 403 403 403 
 GET    /v1/users/{owner}/quota                  401 403 403 403 403 403 403 403 200 403 403 403 403
 PUT    /v1/users/{owner}/quota            quota 401 403 403 403 403 403 403 403 200 403 403 403 403
 
+GET    /v1/ops/queue                            401 403 403 403 403 403 403 403 200 403 403 403 200
+GET    /v1/ops/lanes                            401 403 403 403 403 403 403 403 200 403 403 403 200
+GET    /v1/ops/lanes/{lane_id}                  401 403 403 403 403 403 403 403 200 403 403 403 200
+POST   /v1/ops/lanes/{lane_id}/unlock     steal 401 403 403 403 403 403 403 403 200 403 403 403 200
+POST   /v1/ops/lanes/{lane_id}/retry            401 403 403 403 403 403 403 403 200 403 403 403 200
+POST   /v1/ops/lanes/{lane_id}/skip             401 403 403 403 403 403 403 403 200 403 403 403 200
+POST   /v1/ops/lanes/{lane_id}/pause            401 403 403 403 403 403 403 403 200 403 403 403 200
+POST   /v1/ops/lanes/{lane_id}/resume           401 403 403 403 403 403 403 403 200 403 403 403 200
+GET    /v1/ops/attempts                    lane 401 403 403 403 403 403 403 403 200 403 403 403 200
+GET    /v1/ops/alerts                           401 403 403 403 403 403 403 403 200 403 403 403 200
+
 GET    /healthz                                 200 200 200 200 200 200 200 200 200 200 200 200 200
 GET    /readyz                                  200 200 200 200 200 200 200 200 200 200 200 200 200
 GET    /metrics                                 200 200 200 200 200 200 200 200 200 200 200 200 200
@@ -171,6 +182,8 @@ SENT = {
     "run": Sent({"message": {"content": "new {word}"}}),
     "statement": Sent(query="?format=csv"),
     "quota": Sent({"tokens_per_month": 1}),
+    "steal": Sent({"force": True, "steal": True}),
+    "lane": Sent(query="?lane_id={lane_id}"),
 }
 
 
@@ -284,6 +297,18 @@ class Scene:
         # Nobody answers here: it is over before it began.
         run = await self.call("owner", "POST", f"{here}/runs", {}, status=202)
         await self.call("owner", "POST", f"/v1/runs/{run.json()['id']}/cancel", status=200)
+        async with connected(self.database.dsn) as connection:
+            # Messages on their way to an endpoint; one was tried.
+            lane = await connection.fetchval(
+                "select enqueue_v1($1, 'out', $1, 1, 4, 'infinity')",
+                uuid.UUID(made.json()["id"]),
+            )
+            await connection.execute(
+                "insert into attempts (conversation_id, lane_id, seq, fence, intended_at)"
+                " values ($1, $2, 1, 0, now())",
+                uuid.UUID(made.json()["id"]),
+                lane,
+            )
         self.headers["key"] = {"authorization": f"Bearer {key.json()['key']}"}
         if whole:
             gone = f"{here}/participants/{self.user('left')}"
@@ -299,6 +324,7 @@ class Scene:
             "invitation_id": invited.json()["id"],
             "key_id": key.json()["id"],
             "agent_id": agent.json()["id"],
+            "lane_id": str(lane),
             "run_id": run.json()["id"],
             "member": self.user("member"),
             "owner": self.user("owner"),
@@ -350,7 +376,11 @@ class Stage:
     async def scene(self, row: Row, caller: str, status: int) -> Scene:
         """Where a caller tries a route: a scene of its own for whoever will change it."""
         path = row.path
-        inside = "{conversation_id}" in path or (row.method == "DELETE" and "/v1/" in path)
+        inside = (
+            "{conversation_id}" in path
+            or "{lane_id}" in path
+            or (row.method == "DELETE" and "/v1/" in path)
+        )
         nobody_here = caller in ("nobody", "stranger", "erased", "bot for stranger")
         if row.method == "GET" or status >= 300 or not inside or nobody_here:
             return self.scenes[row.kind]
@@ -396,7 +426,7 @@ async def test_each_caller_is_answered_as_the_table_says(stage: Stage, row: Row)
     statuses: list[int] = []
     for caller, status in zip(CALLERS, row.statuses, strict=True):
         scene = await stage.scene(row, caller, status)
-        target, body = scene.fill(row.path) + sent.query, scene.fill(sent.body)
+        target, body = scene.fill(row.path + sent.query), scene.fill(sent.body)
         answer = await scene.call(caller, row.method, target, body)
         statuses.append(answer.status)
         good = answer.status < 300

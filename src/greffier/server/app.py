@@ -98,6 +98,7 @@ def create_app(
         work=from_settings(database, settings, feed, runs, log=log) if settings.work else None,
         agents=rules(settings),
         currency=settings.currency,
+        max_attempts=settings.max_attempts,
         documents={
             "openapi": msgspec.json.encode(document(routes)),
             "asyncapi": msgspec.json.encode(asyncapi.document()),

@@ -95,6 +95,8 @@ class Service:
     work: Work | None
     agents: Rules
     currency: str
+    #: Tries of a message whose endpoint says nothing else.
+    max_attempts: int = 3
     documents: dict[str, bytes] = field(default_factory=dict)
     exports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(EXPORTS))
 

@@ -64,6 +64,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "branch_id": Parameter(parse_uuid, {"type": "string", "format": "uuid"}),
     "invitation_id": Parameter(parse_uuid, {"type": "string", "format": "uuid"}),
     "agent_id": Parameter(parse_uuid, {"type": "string", "format": "uuid"}),
+    "lane_id": Parameter(parse_uuid, {"type": "string", "format": "uuid"}),
     "key_id": Parameter(parse_uuid, {"type": "string", "format": "uuid"}),
     "user_id": Parameter(_name, {"type": "string", "minLength": 1}),
     "subject": Parameter(_name, {"type": "string", "minLength": 1}),

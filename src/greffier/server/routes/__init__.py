@@ -15,6 +15,7 @@ from greffier.server.routes import (
     live,
     me,
     messages,
+    ops,
     people,
     runs,
     service,
@@ -37,6 +38,7 @@ ROUTES: tuple[Route, ...] = (
     *agents.ROUTES,
     *usage.ROUTES,
     *keys.ROUTES,
+    *ops.ROUTES,
     *service.ROUTES,
     *web.ROUTES,
 )
