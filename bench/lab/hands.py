@@ -10,7 +10,6 @@ record says how much processor it took.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import os
 import struct
@@ -19,35 +18,27 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import asyncpg
 import structlog
 import uvloop
 
-from greffier.deliver.lanes import Claim, LaneKind, release
-from greffier.deliver.worker import Held, Lost, Worker
-from greffier.store.database import Database, open_database
+from greffier.deliver.channels.protocol import OnUncertain, Outgoing, Result, Target
+from greffier.deliver.out import OutLanes
+from greffier.deliver.worker import Worker
+from greffier.errors import Problem
+from greffier.store.database import open_database
 
 #: A delivery: conversation, seq, and nanoseconds by the machine's own clock.
 RECORD = struct.Struct("<QQQ")
 #: The conversation of the first and the last record, whose nanoseconds are those of the processor.
 NOBODY = (1 << 64) - 1
+#: The channel of ours that leads nowhere.
+CHANNEL = "nobody"
 #: Lanes, or jobs, under way at the same time in one process, and connections for them.
 AT_ONCE = 50
 CONNECTIONS = 4
-
-_MESSAGES = (
-    "select seq, content from messages where conversation_id = $1 and seq >= $2 and seq <= $3 "
-    "order by seq limit 100"
-)
-_INTEND = "select intend_v1($1, $2, $3, $4, '5 s')"
-# The end of one and the beginning of the next in one commit: between them nothing happens.
-_NEXT = """
-select done, case when done then intend_v1($1, $2, $3, $5, '5 s') end as intended
-from (select done_v1($1, $2, $3, $4, 'accepted', null, null, '30 s') as done offset 0) d
-"""
-_DONE = "select done_v1($1, $2, $3, $4, 'accepted', null, null, null)"
 
 
 def deliver(conversation: int, seq: int) -> None:
@@ -55,52 +46,46 @@ def deliver(conversation: int, seq: int) -> None:
     os.write(1, RECORD.pack(conversation, seq, time.perf_counter_ns()))
 
 
-class NoOp:
-    """Delivers what a conversation's lane has, one message after the other (``worker.Kind``)."""
+class Nobody:
+    """A channel that leads nowhere (``channels.protocol.Channel``): all else is the product's."""
 
-    name: LaneKind = "out"
-    concurrency = AT_ONCE
-    lease = 30.0
-    max_tries: int | None = 3
+    name: ClassVar[str] = CHANNEL
+    default_on_uncertain: ClassVar[OnUncertain] = "resend"
+    idempotent: ClassVar[bool] = True
 
-    def __init__(self, database: Database) -> None:
-        self._call = database.verb
-        self._database = database
+    def check_target(self, _target: Target) -> tuple[Problem, ...]:
+        """Find nothing wrong."""
+        return ()
 
-    async def work(self, held: Held) -> None:
-        """Deliver up to the tail; what came behind it meanwhile makes the lane due again."""
-        claim = held.claim
-        key = (claim.conversation_id, claim.lane_id, claim.token)
-        seq = claim.head_seq
-        while seq <= claim.tail_seq:
-            # The second of two statements: its snapshot is newer than the claim.
-            rows = await self._call(
-                _MESSAGES, claim.conversation_id, seq, claim.tail_seq, again=True
-            )
-            seqs = [row["seq"] for row in rows]
-            if not seqs:
-                await release(self._database, claim)
-                return
-            _hold((await self._call(_INTEND, *key, seqs[0], again=True))[0][0] == "go")
-            for seq, after in itertools.pairwise(seqs):
-                deliver(_number(claim), seq)
-                ((done, intended),) = await self._call(_NEXT, *key, seq, after, again=True)
-                _hold(done and intended == "go")
-            seq = seqs[-1]
-            deliver(_number(claim), seq)
-            if seq < claim.tail_seq:
-                raise RuntimeError("there are more messages than a bench's lane has")
-            _hold((await self._call(_DONE, *key, seq, again=True))[0][0])
-            seq += 1
+    def passes_over(self, _outgoing: Outgoing) -> str | None:
+        """Take every message."""
+        return None
 
+    async def send(
+        self,
+        target: Target,
+        outgoing: Outgoing,
+        *,
+        timeout: float,
+    ) -> Result:
+        """Deliver it, at once."""
+        del target, timeout
+        deliver(outgoing.conversation_id.int & 0xFFFF_FFFF_FFFF, outgoing.seq)
+        return Result("accepted", "")
 
-def _hold(held: bool) -> None:
-    if not held:
-        raise Lost
+    async def probe(
+        self,
+        target: Target,
+        outgoing: Outgoing,
+        *,
+        timeout: float,
+    ) -> Result | None:
+        """Know nothing of an earlier try."""
+        del target, outgoing, timeout
+        return None
 
-
-def _number(claim: Claim) -> int:
-    return claim.conversation_id.int & 0xFFFF_FFFF_FFFF
+    async def close(self) -> None:
+        """Close nothing."""
 
 
 #: What a peer's worker does, and who ends it.
@@ -109,9 +94,11 @@ Work = tuple[Callable[[], Any], Callable[[], None]]
 
 @asynccontextmanager
 async def greffier(dsn: str) -> AsyncGenerator[Work, None]:
-    """Our worker, with a kind whose channel is nobody's."""
+    """Our worker, with a channel that leads nowhere."""
     async with open_database(dsn) as database:
-        worker = Worker(database, [NoOp(database)], log=structlog.get_logger())
+        log = structlog.get_logger()
+        out = OutLanes(database, {CHANNEL: Nobody()}, log=log, concurrency=AT_ONCE)
+        worker = Worker(database, [out], log=log)
         yield worker.run, worker.stop
 
 

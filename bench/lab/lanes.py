@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from greffier.bench.pgbench import CLIENTS, Pgbench
-from greffier.bench.talks import ID, WORDS
+from greffier.bench.pgbench import APPEND_WAITING, CLIENTS, Pgbench
+from greffier.bench.talks import WORDS
 from greffier.store.connection import Connection
 
 #: Where the messages go.
@@ -42,14 +42,17 @@ with l as (update bare_lanes set head = head + 1 where id = :lane returning head
 insert into bare_attempts select :lane, head - 1, 'accepted', now(), now() from l;
 """
 
-_TALK = ID.format(n=":conversation::bigint")
-_ENQUEUE = f"""\\set conversation random(1, :conversations)
-with m as materialized (
-    select seq from append_message_v1({_TALK}, null, gen_random_uuid(),
-        '\\x00112233445566778899aabbccddeeff'::bytea, 'user', null, null, 'service', '{WORDS}',
-        null, null, null, null, null, null, null, true, true))
-select enqueue_v1({_TALK}, 'out', '{ENDPOINT}', seq, seq, lane_clock()) from m;
+# Of any channel and for all conversations: from then on each append asks for a delivery.
+_ENDPOINT = """
+insert into endpoints (
+    id, everywhere, channel, target, secrets, ordering, request_hash, created_by, created_at
+) values ($1, true, 'nobody', 'nowhere', '{}', 'strict', '\\x00', 'bench', now())
 """
+
+
+async def deliver_everything(live: Connection) -> None:
+    """Let every message leave for an endpoint from now on."""
+    await live.execute(_ENDPOINT, ENDPOINT)
 
 
 async def bare_enqueue(pgbench: Pgbench, many: int) -> None:
@@ -63,8 +66,8 @@ async def bare_done(pgbench: Pgbench, many: int) -> None:
 
 
 async def enqueue(pgbench: Pgbench, many: int) -> None:
-    """Append messages and ask for their delivery, one a commit, from as many clients."""
-    await pgbench.run(_ENQUEUE, CLIENTS, 0, each=many // CLIENTS)
+    """Append messages, which asks for their delivery, one a commit, from as many clients."""
+    await pgbench.run(APPEND_WAITING, CLIENTS, 0, each=many // CLIENTS)
 
 
 async def block(live: Connection, talks: Sequence[UUID], tail: int) -> None:

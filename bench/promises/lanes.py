@@ -92,6 +92,7 @@ async def _drains(shop: Shop) -> list[Line]:
     scale, live, pgbench = shop.scale, shop.live, shop.pgbench
     many = max(scale.keys * scale.each // CLIENTS, 1) * CLIENTS
     await live.execute(lanes.TABLES.format(lanes=scale.keys))
+    await lanes.deliver_everything(live)
     meter = await Meter.of(live)
 
     async def ours(count: int) -> Went:

@@ -40,11 +40,14 @@ values (:conversation, :start::bigint + :n * {clients} + :client_id, 'user', '{w
 _APPEND = """\\set conversation random(1, :conversations)
 select * from append_message_v1({conversation}, null, gen_random_uuid(),
     '\\x00112233445566778899aabbccddeeff'::bytea, 'user', null, null, 'service', '{words}',
-    null, null, null, null, null, null, null, true, false);
+    null, null, null, null, null, null, null, true, {wait});
 """
 
 BARE = _BARE.format(words=WORDS, clients=CLIENTS)
-APPEND = _APPEND.format(conversation=ID.format(n=":conversation::bigint"), words=WORDS)
+_TALK = ID.format(n=":conversation::bigint")
+APPEND = _APPEND.format(conversation=_TALK, words=WORDS, wait="false")
+#: The same where several clients may come to one conversation at once, and none may be turned away.
+APPEND_WAITING = _APPEND.format(conversation=_TALK, words=WORDS, wait="true")
 
 
 class NoPgbench(Exception):
