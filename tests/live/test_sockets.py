@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httpx2
 import msgspec
 import pytest
 import socketio
 
 from greffier.publish.change import Change
 from greffier.server import sockets as sockets_module
+from greffier.server.auth import issue
 from greffier.server.packets import QUEUE, event
+from helpers.api import SECRET
 from live.conftest import Running, running
 
 
@@ -300,3 +303,54 @@ async def test_a_server_that_stops_sends_nobody_away(database: str) -> None:
 
     assert reasons == [ada.client.reason.TRANSPORT_ERROR]
     assert not [name for name, _ in ada.events if name == "revoked"]
+
+
+async def service_key(server: Running) -> str:
+    """A key with which a service comes in."""
+    admin = issue(SECRET.encode(), "root", lifetime=600, admin=True)
+    async with httpx2.AsyncClient(
+        base_url=server.url, headers={"authorization": f"Bearer {admin}"}
+    ) as http:
+        made = await http.post("/v1/keys", json={"scope": "service", "name": "gateway"})
+        assert made.status_code == 201, made.text
+        key: str = made.json()["key"]
+        return key
+
+
+async def test_a_service_follows_in_the_place_of_a_user(server: Running) -> None:
+    """It is told what that user is told, and is refused what is not theirs."""
+    talk = await room(server, "bob")
+    others = await room(server)
+    bob = socketio.AsyncClient(reconnection=False)
+    listed = asyncio.Event()
+    bob.on("list", lambda _: listed.set())
+    auth = {"token": await service_key(server), "act_as": "bob"}
+    await bob.connect(server.url, auth=auth, transports=["websocket"])
+    async with asyncio.timeout(20):
+        await listed.wait()
+    mine = await bob.call("join", {"conversation_id": talk, "rev": 0})
+    theirs = await bob.call("join", {"conversation_id": others})
+    await bob.disconnect()
+
+    assert mine["ok"] is True
+    assert theirs == {"ok": False, "code": "not-found"}
+
+
+@pytest.mark.parametrize("act_as", ["", "service", "a\x00b", 7, "x" * 257])
+async def test_a_service_acts_only_for_who_may_be_a_user(server: Running, act_as: object) -> None:
+    """Whoever else it names, it is refused at the door."""
+    client = socketio.AsyncClient(reconnection=False)
+    auth = {"token": await service_key(server), "act_as": act_as}
+    with pytest.raises(socketio.exceptions.ConnectionError):
+        await client.connect(server.url, auth=auth, transports=["websocket"])
+
+
+async def test_a_person_acts_for_nobody_else(server: Running) -> None:
+    """Only a key of scope service does."""
+    client = socketio.AsyncClient(reconnection=False)
+    with pytest.raises(socketio.exceptions.ConnectionError):
+        await client.connect(
+            server.url,
+            auth={"token": server.token("ada"), "act_as": "bob"},
+            transports=["websocket"],
+        )

@@ -195,8 +195,9 @@ def document() -> dict[str, Any]:
             "title": "Greffier, live",
             "version": __version__,
             "description": (
-                "Socket.IO, namespace /, handshake auth: {token}. Messages are written over HTTP "
-                "only; sockets announce. A client keeps (epoch, rev) of each conversation: it "
+                "Socket.IO, namespace /, handshake auth: {token}; a key of scope service says for "
+                "whom with {token, act_as: user id}. Messages are written over HTTP only; "
+                "sockets announce. A client keeps (epoch, rev) of each conversation: it "
                 "applies a change when since <= mine < rev, ignores one when rev <= mine, and else "
                 "asks GET /v1/conversations/{id}/changes?since=mine. Every 15 seconds positions "
                 "name what changed meanwhile."

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -22,11 +22,13 @@ from greffier import access
 from greffier.access import Principal
 from greffier.change.people import read_upto
 from greffier.errors import Error, Invalid, NotFound, Unauthenticated, Unavailable
+from greffier.model import text
 from greffier.model.ids import parse_uuid
 from greffier.publish.arrivals import Arrival, Arrivals
 from greffier.publish.change import Change
 from greffier.publish.stream import Stream
 from greffier.server.packets import Event, MsgspecJson, Pieces, Server, Wire, event, written
+from greffier.server.service import LONGEST_ID
 
 if TYPE_CHECKING:
     from greffier.server.service import Service
@@ -135,6 +137,8 @@ class Sockets:
         token = auth.get("token") if isinstance(auth, dict) else None
         try:
             principal = await self._identify(token, environ)
+            if isinstance(auth, dict) and "act_as" in auth:
+                principal = await self._acting(principal, auth["act_as"])
             access.reader(principal)
             if not self._service.users.knows(principal):
                 await self._service.users.see(principal)
@@ -158,6 +162,19 @@ class Sockets:
                 if signed_in is not None:
                     return signed_in
         raise Unauthenticated
+
+    async def _acting(self, principal: Principal, user: Any) -> Principal:
+        """Give a service in the place of the user it names, as the header Greffier-Act-As does."""
+        if (
+            not isinstance(user, str)
+            or text.faults(user, "")
+            or not 0 < len(user.encode()) <= LONGEST_ID
+            or access.is_reserved(user)
+        ):
+            detail = f"act_as is a user's id of 1 to {LONGEST_ID} bytes."
+            raise Invalid.at("/act_as", "act-as", detail)
+        name = await self._service.users.name(user)
+        return replace(access.acting_for(principal, user), name=name)
 
     async def _disconnect(self, sid: str, *_: Any) -> None:
         session = self._sessions.pop(sid, None)
