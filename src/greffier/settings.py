@@ -238,6 +238,14 @@ class Settings(BaseSettings):
     """What calls of tools that are HTTPS endpoints are signed with, after Standard Webhooks:
     ``whsec_`` and 24 to 64 bytes in base64. Without it no such tool is called."""
 
+    alert_webhook: str | None = None
+    """The URL that is sent what somebody should know (``/v1/ops/alerts``), as it begins and as it
+    ends; it may be in a private network. Needs ``ALERT_WEBHOOK_SECRET``."""
+
+    alert_webhook_secret: SecretStr | None = None
+    """What alerts are signed with, after Standard Webhooks: ``whsec_`` and 24 to 64 bytes in
+    base64."""
+
     smtp_url: SecretStr | None = None
     """The mail server that endpoints of channel ``email`` send through, as
     ``smtps://user:password@host:465`` or ``smtp://host:587``, where STARTTLS is used if it is

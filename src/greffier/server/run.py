@@ -19,6 +19,7 @@ from structlog.typing import FilteringBoundLogger
 from greffier._version import __version__
 from greffier.agents.work import Work
 from greffier.change.agent import create_echo
+from greffier.deliver.watch import from_settings as watch_from
 from greffier.embedded import default_data_dir, open_cluster
 from greffier.embedded.folder import Folder
 from greffier.errors import ListenError, SettingsError
@@ -113,7 +114,8 @@ async def serve(
                 # every request for some 20 ms, now and then.
                 gc.collect()
                 gc.freeze()
-                async with _working(app.service.work, stop):
+                watch = watch_from(database, settings, log)
+                async with _working(app.service.work, stop), watch.watching():
                     await Server(app, opened, stop, grace=settings.shutdown_seconds).run(
                         lambda: say("\n".join(lines))
                     )

@@ -8,6 +8,7 @@ import sys
 from greffier._version import __version__
 from greffier.agents.follow import Runs
 from greffier.agents.work import from_settings
+from greffier.deliver.watch import from_settings as watch_from
 from greffier.publish.bus import PostgresBus
 from greffier.publish.feed import Feed
 from greffier.server.app import limits
@@ -48,7 +49,8 @@ async def serve(settings: Settings) -> None:
             job = from_settings(database, settings, feed, runs, log=log)
             feeding = asyncio.create_task(feed.run())
             try:
-                async with job.running() as working:
+                watch = watch_from(database, settings, log)
+                async with job.running() as working, watch.watching():
                     print(  # noqa: T201 - talk for the person who started it
                         f"Greffier {__version__} works as {job.worker.owner}",
                         file=sys.stderr,
