@@ -37,6 +37,7 @@ from greffier.change import quota as quota_verbs
 from greffier.change import subject as subject_verbs
 from greffier.change.feedback import Feedback
 from greffier.change.people import Invited, Mark
+from greffier.deliver.keeping import Endpoints, Sources
 from greffier.embedded import default_data_dir, open_cluster
 from greffier.errors import Invalid
 from greffier.model.agent import Agent, AgentList, AgentPatch, NewAgent, Rules, Tool
@@ -52,6 +53,7 @@ from greffier.model.draft import SERVICE, Speaker
 from greffier.model.ids import as_id
 from greffier.model.message import Draft, Message, Role, ToolCall
 from greffier.model.page import Context, ConversationList, Page
+from greffier.model.source import Incoming, Received
 from greffier.model.tokens import TokenCounter, estimate
 from greffier.model.usage import Quota, Usage
 from greffier.publish.told import Change
@@ -606,6 +608,8 @@ class Greffier:
         self.conversations = Conversations(database)
         self.messages = Messages(database)
         self.agents = Agents(database)
+        self.endpoints = Endpoints(database)
+        self.sources = Sources(database, self._due)
         self._live: Live | None = None
         self.runs = Runs(database, self._followed, self._due)
         #: What models may call in this process; ``g.tool`` adds to it.
@@ -660,6 +664,32 @@ class Greffier:
             if way.revoked and not live.feed.closed:
                 # Why, in the words of whoever asks now.
                 await conversation_reads.get(self.database, as_id(conversation_id), actor)
+
+    async def receive(
+        self,
+        source_id: UUID | str,
+        *,
+        external_id: str,
+        contact: str,
+        content: str,
+        contact_name: str | None = None,
+        subject: str | None = None,
+        said_at: datetime | None = None,
+    ) -> Received:
+        """Put a message from outside on record, once for its external id, and let it be answered.
+
+        Raises:
+            Invalid, PayloadTooLarge, NotFound, Unavailable: See the errors.
+        """
+        incoming = Incoming(
+            external_id=external_id,
+            contact=contact,
+            content=content,
+            contact_name=contact_name,
+            subject=subject,
+            said_at=said_at,
+        )
+        return await self.sources.receive(source_id, incoming)
 
     def tool(self, function: F) -> F:
         """Let models call a function, by its name, with its docstring and types for the model.

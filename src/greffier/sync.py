@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 from greffier import library
 from greffier.agents.asking import Runs
+from greffier.deliver.keeping import Endpoints, Sources
+from greffier.agents.asking import Runs
 
 T = TypeVar("T")
 
@@ -47,6 +49,17 @@ class _Loop:
 
 async def _next(source: AsyncIterator[T]) -> T:
     return await anext(source)
+
+
+#: What is wrapped as the whole is: the parts of an open record.
+PARTS = (
+    library.Conversations,
+    library.Messages,
+    library.Agents,
+    Runs,
+    Endpoints,
+    Sources,
+)
 
 
 class Sync:

@@ -115,6 +115,22 @@ POST   ../runs                              run 401 404 404 404 403 202 202 202 
 GET    /v1/runs/{run_id}                        401 404 404 404 200 200 200 200 200 200 200 404 403
 GET    /v1/runs/{run_id}/events                 401 404 404 404 200 200 200 200 200 200 200 404 403
 POST   /v1/runs/{run_id}/cancel                 401 404 404 404 403 200 200 200 200 200 200 404 403
+GET    /v1/endpoints                            401 200 200 200 200 200 200 200 200 200 200 200 403
+POST   /v1/endpoints                       hook 401 404 404 404 403 403 201 201 201 201 201 404 403
+POST   /v1/endpoints                  every-hook 401 403 403 403 403 403 403 403 201 403 403 403 403
+GET    /v1/endpoints/{endpoint_id}              401 404 404 404 404 404 200 200 200 200 200 404 403
+PATCH  /v1/endpoints/{endpoint_id}        pause 401 404 404 404 404 404 200 200 200 200 200 404 403
+POST   /v1/endpoints/{endpoint_id}/rotate empty 401 404 404 404 404 404 200 200 200 200 200 404 403
+DELETE /v1/endpoints/{endpoint_id}              401 404 404 404 404 404 204 204 204 204 204 404 403
+GET    /v1/sources                              401 403 403 403 403 403 403 403 200 403 403 403 403
+POST   /v1/sources                       source 401 403 403 403 403 403 403 403 201 403 403 403 403
+GET    /v1/sources/{source_id}                  401 403 403 403 403 403 403 403 200 403 403 403 403
+PATCH  /v1/sources/{source_id}             name 401 403 403 403 403 403 403 403 200 403 403 403 403
+POST   /v1/sources/{source_id}/rotate     empty 401 403 403 403 403 403 403 403 200 403 403 403 403
+DELETE /v1/sources/{source_id}                  401 403 403 403 403 403 403 403 204 403 403 403 403
+POST   /v1/inbox/{source_id}           incoming 401 401 401 401 401 401 401 401 401 401 401 401 401
+POST   /v1/inbox/{source_id}/status      report 401 401 401 401 401 401 401 401 401 401 401 401 401
+
 GET    /v1/me/usage                             401 200 200 200 200 200 200 200 200 403 200 200 403
 GET    /v1/users/{owner}/usage                  401 403 403 403 403 403 403 403 200 403 403 403 403
 GET    /v1/users/{owner}/usage        statement 401 403 403 403 403 403 403 403 200 403 403 403 403
@@ -150,6 +166,9 @@ class Sent(NamedTuple):
     query: str = ""
 
 
+#: Nothing is ever said to leave for it.
+HOOK = {"channel": "webhook", "target": "https://example.org/"}
+
 SENT = {
     "": Sent(),
     "everything": Sent(query="?include=superseded,read_by"),
@@ -180,6 +199,14 @@ SENT = {
     "agent": Sent({"name": "x", "provider": "echo", "model": "echo"}),
     "name": Sent({"name": "another"}),
     "run": Sent({"message": {"content": "new {word}"}}),
+    "hook": Sent({**HOOK, "conversation_id": "{conversation_id}"}),
+    "every-hook": Sent({**HOOK, "everywhere": False}),
+    "pause": Sent({"paused": True}),
+    "empty": Sent({}),
+    "source": Sent({"name": "x", "owner_id": "{owner}"}),
+    # Nobody's token signs: only who has the source's secret is let in.
+    "incoming": Sent({"external_id": "1", "contact": "x", "content": "new {word}"}),
+    "report": Sent({"external_id": "1", "status": "read"}),
     "statement": Sent(query="?format=csv"),
     "quota": Sent({"tokens_per_month": 1}),
     "steal": Sent({"force": True, "steal": True}),
@@ -309,6 +336,20 @@ class Scene:
                 uuid.UUID(made.json()["id"]),
                 lane,
             )
+        hook = await self.call(
+            "owner",
+            "POST",
+            "/v1/endpoints",
+            {**HOOK, "conversation_id": made.json()["id"], "paused": True},
+            status=201,
+        )
+        source = await self.call(
+            "admin",
+            "POST",
+            "/v1/sources",
+            {"name": "x", "owner_id": self.user("owner")},
+            status=201,
+        )
         self.headers["key"] = {"authorization": f"Bearer {key.json()['key']}"}
         if whole:
             gone = f"{here}/participants/{self.user('left')}"
@@ -324,6 +365,8 @@ class Scene:
             "invitation_id": invited.json()["id"],
             "key_id": key.json()["id"],
             "agent_id": agent.json()["id"],
+            "endpoint_id": hook.json()["id"],
+            "source_id": source.json()["id"],
             "lane_id": str(lane),
             "run_id": run.json()["id"],
             "member": self.user("member"),
@@ -379,6 +422,7 @@ class Stage:
         inside = (
             "{conversation_id}" in path
             or "{lane_id}" in path
+            or row.sent == "hook"
             or (row.method == "DELETE" and "/v1/" in path)
         )
         nobody_here = caller in ("nobody", "stranger", "erased", "bot for stranger")

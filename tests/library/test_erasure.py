@@ -112,6 +112,7 @@ ERASED_WITH = {
     "receipts.status": "no",
     "sources.name": "no",
     "sources.owner_id": "person",
+    "sources.created_by": "person",
     "sources.adapter": "no",
     "sources.secrets": "no",
     "sources.request_hash": "no",

@@ -20,11 +20,16 @@ from greffier.deliver.channels import Channels, open_channels
 from greffier.deliver.channels.signatures import check_secret
 from greffier.deliver.out import OutLanes
 from greffier.deliver.worker import Kind, Worker
-from greffier.errors import SettingsError
+from greffier.errors import SettingsError, Unavailable
 from greffier.publish.bus import Wake
 from greffier.publish.feed import Feed
 from greffier.settings import Settings
 from greffier.store.database import Database
+
+#: Seconds for which it is remembered whether there are endpoints at all.
+ENDPOINTS_KEPT = 5.0
+#: Seconds between two looks that changes ask for: under load many share one.
+GATHER = 0.01
 
 
 class Work:
@@ -79,12 +84,55 @@ class Work:
             )
             kinds.append(self.out)
         self.worker = Worker(database, kinds, log=log, grace=grace)
+        self._database = database
+        self._endpoints = False
+        self._looked = self._woken = -ENDPOINTS_KEPT
+        self._looking: asyncio.Task[None] | None = None
+        self._gathering: asyncio.TimerHandle | None = None
         feed.listen_for_work(self.heard)
 
     def heard(self, wake: Wake | None) -> None:
         """Hear a wake-up: something is due, or it may be."""
         if wake is None or wake.due:
             self.worker.wake()
+        elif wake.changed and self.out is not None:
+            self._changed()
+
+    def _changed(self) -> None:
+        """Hear that something was said, perhaps: where there are endpoints it may have to leave."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if self._looking is None and now - self._looked > ENDPOINTS_KEPT:
+            self._looking = loop.create_task(self._look())
+        if not self._endpoints or self._gathering is not None:
+            return
+        # At once when it is the first for a while, else together with those that come meanwhile:
+        # each look is a query, and a busy record changes thousands of times in a second.
+        wait = self._woken + GATHER - now
+        if wait <= 0:
+            self._send()
+        else:
+            self._gathering = loop.call_later(wait, self._send)
+
+    def _send(self) -> None:
+        self._gathering = None
+        self._woken = asyncio.get_running_loop().time()
+        self.worker.wake("out")
+
+    async def _look(self) -> None:
+        """Learn whether there are endpoints; the poll delivers what is said until then."""
+        try:
+            rows = await self._database.read("any_endpoint")
+        except Unavailable:
+            # As it was: the next change asks again.
+            pass
+        else:
+            self._looked = asyncio.get_running_loop().time()
+            if rows[0]["found"] and not self._endpoints:
+                self.worker.wake("out")
+            self._endpoints = rows[0]["found"]
+        finally:
+            self._looking = None
 
     def stop(self) -> None:
         """Begin nothing more; ``run`` ends when what is under way has ended or time is up."""
@@ -103,6 +151,11 @@ class Work:
             await asyncio.wait({working})
             storing.cancel()
             await asyncio.wait({storing})
+            if self._gathering is not None:
+                self._gathering.cancel()
+            if self._looking is not None:
+                self._looking.cancel()
+                await asyncio.wait({self._looking})
             await self._providers.close()
             if self._channels is not None:
                 await self._channels.close()

@@ -23,7 +23,7 @@ from structlog.typing import FilteringBoundLogger
 from greffier.deliver.channels.protocol import Channel, Outgoing, Result, Target
 from greffier.deliver.lanes import LaneKind
 from greffier.deliver.worker import Held, Lost
-from greffier.errors import Error
+from greffier.errors import Error, Unavailable
 from greffier.model.retry import STANDARD, Retry
 from greffier.store.database import Database
 
@@ -33,14 +33,17 @@ CONCURRENCY = 64
 TIMEOUT = 20.0
 #: Seconds of the lease that must be left when a message leaves, beyond what it may take.
 MARGIN = 5.0
+#: Seconds in which what came of a message is put on record when we are stopped.
+SETTLING = 5.0
 #: After so long of nothing but failures an endpoint is disabled.
 PATIENCE = timedelta(days=5)
 
 _INTEND = "select intend_v1($1, $2, $3, $4, $5)"
 _DONE = "select done_and_next_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
-_OVER = "select done_v1($1, $2, $3, $4, null, null, null, null)"
 _FAIL = "select fail_v1($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 _ASIDE = "select set_aside_v1($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+_TAKE_BACK = "select take_back_v1($1, $2, $3, $4)"
+_ABANDON = "select abandon_v1($1, $2, $3)"
 _DEFER = "select defer_v1($1, $2, $3, $4)"
 _ADMIT = "select * from admit_v1($1, $2, $3)"
 _REPORT = "select report_v1($1, $2, $3, $4, $5)"
@@ -171,27 +174,35 @@ class OutLanes:
         claim = held.claim
         assert claim.endpoint_id is not None, "an outgoing lane leads somewhere"
         endpoint = await self._endpoint(claim.conversation_id, claim.lane_id, claim.endpoint_id)
-        channel = None if endpoint is None else self._channels.get(endpoint.channel)
-        if endpoint is None or channel is None:
-            # Its channel belongs to a package that this process does not have; another may.
-            await self.defer(held, None if endpoint is None else 60.0)
+        if endpoint is None:
+            held.settling = True
+            await self._database.verb(
+                _ABANDON, claim.conversation_id, claim.lane_id, claim.token, again=True
+            )
+            return
+        channel = self._channels.get(endpoint.channel)
+        if channel is None:
+            # It belongs to a package that this process does not have; another may.
+            await self.defer(held, 60.0)
             return
         rows = await self._database.read(
             "outgoing_messages", claim.conversation_id, claim.lane_id, claim.head_seq,
-            claim.tail_seq, endpoint.roles, self._batch,
+            claim.tail_seq, endpoint.roles, self._batch, claim.tries, endpoint.id,
         )  # fmt: skip
         messages = [
             Message(row["seq"], row["id"], row["body"].encode(), row["unsure"]) for row in rows
         ]
-        if not messages:
+        wanted = [
+            message
+            for message in messages
+            if channel.passes_over(self.outgoing(held, endpoint, message)) is None
+        ]
+        if not wanted:
             # Nothing of it is for this endpoint.
-            ((kept,),) = await self._database.verb(
-                _OVER, claim.conversation_id, claim.lane_id, claim.token, claim.tail_seq, again=True
-            )
-            if not kept:
-                raise Lost
+            upto = messages[-1].seq if len(messages) == self._batch else claim.tail_seq
+            await self.done(held, endpoint.id, upto, None)
             return
-        await _Delivery(self, held, endpoint, channel, messages).run()
+        await _Delivery(self, held, endpoint, channel, wanted).run()
 
     async def _endpoint(
         self, conversation_id: UUID, lane_id: UUID, endpoint_id: UUID
@@ -219,72 +230,109 @@ class OutLanes:
 
     async def defer(self, held: Held, wait: float | None) -> None:
         """Let the lane go for so many seconds, or until its endpoint goes on; no try is counted."""
-        claim = held.claim
-        ((kept,),) = await self._database.verb(
-            _DEFER, claim.conversation_id, claim.lane_id, claim.token,
-            None if wait is None else timedelta(seconds=wait), again=True,
+        held.settling = True
+        await self._write(
+            held, _DEFER, None if wait is None else timedelta(seconds=wait),
         )  # fmt: skip
-        if not kept:
-            raise Lost
 
     async def intend(self, held: Held, seq: int) -> str:
         """Put on record that a message is about to leave (``intend_v1``)."""
-        claim = held.claim
-        ((answer,),) = await self._database.verb(
-            _INTEND, claim.conversation_id, claim.lane_id, claim.token, seq,
-            timedelta(seconds=self._timeout + MARGIN), again=True,
-        )  # fmt: skip
+        answer = await self._say(held, _INTEND, seq, timedelta(seconds=self._timeout + MARGIN))
         return str(answer)
 
+    async def take_back(self, held: Held, seq: int) -> None:
+        """Put on record that it did not leave after all, and let the lane go."""
+        held.settling = True
+        await self._write(held, _TAKE_BACK, seq)
+
     async def done(
-        self, held: Held, endpoint_id: UUID, seq: int, result: Result, then: int | None
+        self,
+        held: Held,
+        endpoint_id: UUID,
+        seq: int,
+        result: Result | None,
+        *,
+        keep: bool = False,
+        then: int | None = None,
     ) -> str:
-        """Put on record what came of a message, and in the same commit the intent for the next."""
-        claim = held.claim
+        """Put on record what came of a message; without a result, that it was for nobody here.
+
+        Args:
+            held: The lane.
+            endpoint_id: Where it went.
+            seq: The message.
+            result: What came of it.
+            keep: Whether the lane stays ours, if there is more.
+            then: The message whose intent is put on record in the same commit.
+        """
         asked_at = asyncio.get_running_loop().time()
-        ((answer,),) = await self._database.verb(
-            _DONE, claim.conversation_id, claim.lane_id, claim.token, seq, result.outcome,
-            result.detail, result.external_id, endpoint_id,
-            None if then is None else timedelta(seconds=self.lease), then,
-            timedelta(seconds=self._timeout + MARGIN), again=True,
+        held.settling = not keep
+        known = (None,) * 3 if result is None else (
+            result.outcome, result.detail, result.external_id
+        )  # fmt: skip
+        answer = await self._say(
+            held, _DONE, seq, *known, endpoint_id,
+            timedelta(seconds=self.lease) if keep else None, then,
+            timedelta(seconds=self._timeout + MARGIN),
         )  # fmt: skip
         if answer == "zombie":
             raise Lost
-        if then is not None:
+        if keep:
             held.renewed(asked_at)
         return str(answer)
 
     async def failed(self, held: Held, seq: int, result: Result, verdict: Verdict) -> None:
         """Put on record that a message did not leave, and when it is tried again, or not."""
-        claim = held.claim
-        ((kept,),) = await self._database.verb(
-            _FAIL, claim.conversation_id, claim.lane_id, claim.token, seq, result.outcome,
-            result.detail, timedelta(seconds=verdict.retry_in), None, verdict.park, again=True,
+        held.settling = True
+        await self._write(
+            held, _FAIL, seq, result.outcome, result.detail, timedelta(seconds=verdict.retry_in),
+            None, verdict.park,
         )  # fmt: skip
-        if not kept:
-            raise Lost
-        # Let go already.
-        held.lost = True
 
     async def set_aside(
         self, held: Held, seq: int, result: Result, verdict: Verdict, *, keep: bool
     ) -> None:
         """Give a message that did not leave a lane of its own."""
-        claim = held.claim
-        ((kept,),) = await self._database.verb(
-            _ASIDE, claim.conversation_id, claim.lane_id, claim.token, seq, result.outcome,
-            result.detail, timedelta(seconds=verdict.retry_in), verdict.park,
-            timedelta(seconds=self.lease) if keep else None, again=True,
+        asked_at = asyncio.get_running_loop().time()
+        held.settling = not keep
+        await self._write(
+            held, _ASIDE, seq, result.outcome, result.detail, timedelta(seconds=verdict.retry_in),
+            verdict.park, timedelta(seconds=self.lease) if keep else None,
         )  # fmt: skip
-        if not kept:
+        if keep:
+            held.renewed(asked_at)
+
+    async def _write(self, held: Held, sql: str, *args: object) -> None:
+        if not await self._say(held, sql, *args):
             raise Lost
+
+    async def _say(self, held: Held, sql: str, *args: object) -> object:
+        """Call a function that takes the lane and its token; it ends even when we are stopped."""
+        claim = held.claim
+        call = asyncio.ensure_future(
+            self._database.verb(
+                sql, claim.conversation_id, claim.lane_id, claim.token, *args, again=True
+            )
+        )
+        try:
+            ((answer,),) = await asyncio.shield(call)
+        except asyncio.CancelledError:
+            # What has left is on record as that, or it would leave again.
+            await asyncio.wait({call}, timeout=SETTLING)
+            call.cancel()
+            held.lost = held.lost or held.settling
+            raise
+        if answer not in (False, None, "zombie"):
+            # Let go by ourselves: nothing is to be released any more.
+            held.lost = held.lost or held.settling
+        return answer
 
     async def admitted(self, held: Held, endpoint: Endpoint) -> bool:
         """Ask whether a message may leave for an endpoint now; otherwise the lane is let go."""
         if not endpoint.gated:
             return True
         (answer,) = await self._database.verb(
-            _ADMIT, endpoint.id, held.claim.lane_id,
+            _ADMIT, endpoint.id, _holder(held),
             timedelta(seconds=self._timeout + MARGIN), again=False,
         )  # fmt: skip
         if answer["answer"] == "go":
@@ -293,29 +341,33 @@ class OutLanes:
         # Jittered: what waited together is not to come back together.
         seconds = None if wait is None else wait.total_seconds() * self._random.uniform(1, 1.5)
         await self.defer(held, seconds)
-        held.lost = True
         return False
 
-    async def report(self, held: Held, endpoint: Endpoint, result: Result) -> None:
-        """Tell how the endpoint does, so that a failing one is left alone for a while."""
-        ok: bool | None = result.outcome == "accepted"
-        if not ok and not result.disable and result.outcome == "rejected" and not result.retryable:
+    async def report(self, held: Held, endpoint: Endpoint, result: Result | None) -> None:
+        """Tell how the endpoint does, so that a failing one is left alone for a while.
+
+        Without a result only the place among those that leave at the same time is given back.
+        """
+        ok = None if result is None else result.outcome == "accepted"
+        if result is not None and _is_refusal(result):
             # It works, and would not have this message.
             ok = True
-        if ok and not endpoint.gated:
+        if ok is not False and not endpoint.gated:
             return
-        ((disabled,),) = await self._database.verb(
-            _REPORT, endpoint.id, held.claim.lane_id, ok,
-            result.detail if result.disable else None, PATIENCE, again=False,
-        )  # fmt: skip
+        disable = result.detail if result is not None and result.disable else None
+        try:
+            ((disabled,),) = await self._database.verb(
+                _REPORT, endpoint.id, _holder(held), ok, disable, PATIENCE, again=False
+            )
+        except Unavailable:
+            # The next try tells; a place that was taken is free when its time is over.
+            return
         if disabled:
-            self._log.warning("endpoint disabled", endpoint_id=str(endpoint.id), why=result.detail)
+            self._log.warning("endpoint disabled", endpoint_id=str(endpoint.id), why=disable)
 
-    async def send(
-        self, held: Held, endpoint: Endpoint, channel: Channel, message: Message
-    ) -> Result:
-        """Try once; when an earlier try may have arrived, ask first where that can be asked."""
-        outgoing = Outgoing(
+    def outgoing(self, held: Held, endpoint: Endpoint, message: Message) -> Outgoing:
+        """Give a message as a channel takes it."""
+        return Outgoing(
             webhook_id=f"msg_{uuid5(endpoint.id, str(message.id)).hex}",
             conversation_id=held.claim.conversation_id,
             conversation_title=endpoint.title,
@@ -324,9 +376,12 @@ class OutLanes:
             fence=held.claim.fence,
             previous=endpoint.previous,
         )
-        over = channel.passes_over(outgoing)
-        if over is not None:
-            return Result("accepted", f"nothing to send: {over}")
+
+    async def send(
+        self, held: Held, endpoint: Endpoint, channel: Channel, message: Message
+    ) -> Result:
+        """Try once; when an earlier try may have arrived, ask first where that can be asked."""
+        outgoing = self.outgoing(held, endpoint, message)
         if message.unsure:
             policy = endpoint.on_uncertain or channel.default_on_uncertain
             if policy == "park":
@@ -354,6 +409,15 @@ class OutLanes:
         )
 
 
+def _holder(held: Held) -> UUID:
+    """Name a lane while it is ours: what was claimed at once has one token."""
+    return uuid5(held.claim.token, str(held.claim.lane_id))
+
+
+def _is_refusal(result: Result) -> bool:
+    return result.outcome == "rejected" and not result.retryable and not result.disable
+
+
 def _can_probe(channel: Channel) -> bool:
     return type(channel).probe is not Channel.probe
 
@@ -378,59 +442,82 @@ class _Delivery:
         self._endpoint = endpoint
         self._channel = channel
         self._messages = messages
+        self._tries = held.claim.tries
+        #: Of which the intent is on record and nothing has left, and which was found deleted then.
+        self._intended = self._over = 0
 
     async def run(self) -> None:
         """Send them in order, until one does not go through that the others have to wait for."""
+        try:
+            for place in range(len(self._messages)):
+                if not await self._next(place):
+                    break
+            if not self._held.lost:
+                # The last was taken back before it left.
+                await self._lanes.defer(self._held, 0.0)
+        except asyncio.CancelledError:
+            if self._intended and not self._held.lost:
+                # It did not leave: that nobody knows would be a person's to decide, for some.
+                with contextlib.suppress(Error, Lost):
+                    await self._lanes.take_back(self._held, self._intended)
+            raise
+
+    async def _next(self, place: int) -> bool:
+        """Send one; whether to go on with the next."""
         lanes, held, endpoint = self._lanes, self._held, self._endpoint
-        # Of which the intent is on record, and which was taken back when it was to be.
-        intended = taken_back = 0
-        tries = held.claim.tries
-        for place, message in enumerate(self._messages):
-            if message.seq == taken_back:
-                continue
+        message = self._messages[place]
+        last = place + 1 == len(self._messages)
+        if message.seq == self._over:
+            return True
+        if self._intended != message.seq:
             if not await lanes.admitted(held, endpoint):
-                return
-            if intended != message.seq:
-                answer = await lanes.intend(held, message.seq)
-                if answer == "zombie":
-                    raise Lost
-                if answer == "late":
-                    await lanes.defer(held, 0.0)
-                    return
-                if answer == "skip":
-                    tries = 0
-                    continue
-            result = await self._try(message)
-            then = self._messages[place + 1].seq if place + 1 < len(self._messages) else None
-            verdict = lanes.judge(result, tries, endpoint, self._channel)
-            if verdict.done:
-                answer = await lanes.done(held, endpoint.id, message.seq, result, then)
-                await lanes.report(held, endpoint, result)
-                if answer == "late":
-                    # Paused meanwhile.
-                    await lanes.defer(held, 0.0)
-                if answer in ("done", "late"):
-                    return
-                intended = then or 0 if answer == "go" else 0
-                taken_back = then or 0 if answer == "skip" else 0
-            elif endpoint.ordering == "unordered" and endpoint.main:
-                keep = then is not None
-                await lanes.set_aside(held, message.seq, result, verdict, keep=keep)
-                await lanes.report(held, endpoint, result)
-            else:
-                await lanes.failed(held, message.seq, result, verdict)
-                await lanes.report(held, endpoint, result)
-                return
-            tries = 0
+                return False
+            answer = await lanes.intend(held, message.seq)
+            if answer != "go":
+                # Whoever was let through and does not go gives its place back.
+                await lanes.report(held, endpoint, None)
+            if answer == "zombie":
+                raise Lost
+            if answer == "late":
+                await lanes.defer(held, 0.0)
+                return False
+            if answer == "skip":
+                self._tries = 0
+                return True
+            self._intended = message.seq
+        result = await self._try(message)
+        verdict = lanes.judge(result, self._tries, endpoint, self._channel)
+        self._tries = 0
+        if verdict.done:
+            # Where it has to be asked first whether the next may leave, its intent comes after.
+            then = None if last or endpoint.gated else self._messages[place + 1].seq
+            answer = await lanes.done(
+                held, endpoint.id, message.seq, result, keep=not last, then=then
+            )
+            self._intended = then or 0 if answer == "go" else 0
+            self._over = then or 0 if answer == "skip" else 0
+            await lanes.report(held, endpoint, result)
+            if answer == "late":
+                # Paused meanwhile, or the lease is nearly over.
+                await lanes.defer(held, 0.0)
+                return False
+            return True
+        if endpoint.ordering == "unordered" and endpoint.main:
+            await lanes.set_aside(held, message.seq, result, verdict, keep=not last)
+        else:
+            await lanes.failed(held, message.seq, result, verdict)
+        await lanes.report(held, endpoint, result)
+        return endpoint.ordering == "unordered" and endpoint.main
 
     async def _try(self, message: Message) -> Result:
         lanes, held = self._lanes, self._held
+        self._intended = 0
         try:
             return await lanes.send(held, self._endpoint, self._channel, message)
         except asyncio.CancelledError:
             if not held.lost:
-                verdict = lanes.judge(_CUT, held.claim.tries, self._endpoint, self._channel)
+                verdict = lanes.judge(_CUT, self._tries, self._endpoint, self._channel)
                 with contextlib.suppress(Error, Lost, TimeoutError):
-                    async with asyncio.timeout(5):
+                    async with asyncio.timeout(SETTLING):
                         await lanes.failed(held, message.seq, _CUT, verdict)
             raise

@@ -166,10 +166,11 @@ class Worker:
         counts = self.counts
         return Doing(self.busy, counts.claimed, counts.lost, counts.refused, counts.broken)
 
-    def wake(self) -> None:
-        """Look now; a hint, which may be lost."""
-        for look in self._looks.values():
-            look.set()
+    def wake(self, kind: LaneKind | None = None) -> None:
+        """Look now, for lanes of one kind or of all; a hint, which may be lost."""
+        for name, look in self._looks.items():
+            if kind in (None, name):
+                look.set()
 
     def stop(self) -> None:
         """Claim nothing more; ``run`` ends when what is under way has ended, or time is up."""

@@ -11,6 +11,8 @@ from greffier.access import Users
 from greffier.agents.follow import Runs
 from greffier.agents.providers.script import check_script
 from greffier.agents.work import from_settings
+from greffier.deliver.channels import open_channels
+from greffier.deliver.targets import ChannelTargets
 from greffier.errors import SettingsError
 from greffier.model.agent import Rules
 from greffier.model.limits import Limits
@@ -97,6 +99,7 @@ def create_app(
         runs=runs,
         work=from_settings(database, settings, feed, runs, log=log) if settings.work else None,
         agents=rules(settings),
+        targets=ChannelTargets(open_channels(settings)),
         currency=settings.currency,
         max_attempts=settings.max_attempts,
         documents={

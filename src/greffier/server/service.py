@@ -14,6 +14,7 @@ from greffier.agents.work import Work, due
 from greffier.errors import Invalid, Unauthenticated
 from greffier.model import text
 from greffier.model.agent import Rules
+from greffier.model.endpoint import Targets
 from greffier.model.limits import Limits
 from greffier.publish.feed import Feed
 from greffier.publish.own import OwnFeeds
@@ -94,6 +95,8 @@ class Service:
     #: What works on lanes here; None when other processes do.
     work: Work | None
     agents: Rules
+    #: Where endpoints may point.
+    targets: Targets
     currency: str
     #: Tries of a message whose endpoint says nothing else.
     max_attempts: int = 3
@@ -103,6 +106,11 @@ class Service:
     def work_is_due(self, conversation_id: UUID) -> None:
         """Tell whoever works on lanes, here and elsewhere, that there is something to do."""
         due(self.feed, self.work, conversation_id)
+
+    def deliveries_are_due(self) -> None:
+        """Let the worker of this process look for what may leave; others look within a second."""
+        if self.work is not None:
+            self.work.worker.wake("out")
 
     async def identify(self, call: Call) -> Principal:
         """Tell who calls: by their token, or in local mode by the cookie of the sign-in link.

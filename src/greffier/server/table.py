@@ -64,6 +64,8 @@ PARAMETERS: Mapping[str, Parameter] = {
     "branch_id": Parameter(parse_uuid, {"type": "string", "format": "uuid"}),
     "invitation_id": Parameter(parse_uuid, {"type": "string", "format": "uuid"}),
     "agent_id": Parameter(parse_uuid, {"type": "string", "format": "uuid"}),
+    "endpoint_id": Parameter(parse_uuid, {"type": "string", "format": "uuid"}),
+    "source_id": Parameter(parse_uuid, {"type": "string", "format": "uuid"}),
     "lane_id": Parameter(parse_uuid, {"type": "string", "format": "uuid"}),
     "key_id": Parameter(parse_uuid, {"type": "string", "format": "uuid"}),
     "user_id": Parameter(_name, {"type": "string", "minLength": 1}),

@@ -240,7 +240,8 @@ select 'lane' as "check", l.conversation_id, x.seq, x.detail
 from lanes l
 left join conversations c on c.id = l.conversation_id
 cross join lateral (values
-    (null::bigint, l.id <> lane_id(l.conversation_id, l.kind, l.endpoint_id)
+    (null::bigint, l.id not in (lane_id(l.conversation_id, l.kind, l.endpoint_id),
+            coalesce(aside_id(l.conversation_id, l.endpoint_id, l.tail_seq), l.conversation_id))
         or (l.kind = 'out') <> (l.endpoint_id is not null), 'a lane is not named after what it is for'),
     (l.head_seq, l.head_seq < 1 or l.head_seq > l.tail_seq + 1,
         'its head is ' || l.head_seq || ', its tail ' || l.tail_seq),

@@ -90,6 +90,8 @@ begin
     on conflict (conversation_id, id) do update set
         tail_seq = greatest(l.tail_seq, excluded.tail_seq),
         due_at = case
+            -- It waited for its endpoint, which may have gone on while we had the lock.
+            when l.due_at = 'infinity' then excluded.due_at
             -- A lease stands, in a paused lane too, and whoever holds it sees the new tail when they
             -- are done; a retry stands as well.
             when l.due_at is not null or l.parked_at is not null or l.paused_at is not null

@@ -11,8 +11,9 @@ create table endpoints (
     everywhere boolean not null,
     channel text not null,
     target text not null,
-    -- what both sides know, newest first: more than one while it is rotated
+    -- what both sides know, newest first; the one before it holds for a day after rotated_at
     secrets text[] not null,
+    rotated_at timestamptz,
     settings jsonb not null default '{}',
     -- whose words are sent; null: everybody's
     roles text[],
@@ -35,7 +36,9 @@ create table endpoints (
     failures integer not null default 0,
     held_until timestamptz,
     -- when the next message may leave, by its rate
-    free_at timestamptz
+    free_at timestamptz,
+    -- its id cannot come back: the journal tells tries apart by lanes, which are named after it
+    deleted_at timestamptz
 ) with (fillfactor = 70);
 
 -- serves enqueue_out_v1, which every append asks: null is for all
@@ -57,7 +60,8 @@ create table conversation_endpoints (
 create table endpoint_slots (
     endpoint_id uuid not null,
     slot integer not null,
-    lane_id uuid,
+    -- for whom it is: a lane and its token
+    holder uuid,
     until timestamptz,
     primary key (endpoint_id, slot)
 ) with (fillfactor = 60);
@@ -78,10 +82,47 @@ create index receipts_by_conversation on receipts (conversation_id);
 -- serves whoever resumes an endpoint, and operators
 create index lanes_by_endpoint on lanes (endpoint_id) where endpoint_id is not null;
 
--- Promise: the conversations' new messages are work for each endpoint that takes any of them, in the
---          caller's transaction.  Where there are no endpoints it costs one look.
--- How:     the words of p_roles alone decide whether a lane is woken; which message it is for is
---          decided when it is sent.
+-- What both sides know now, newest first.
+create function secrets_now(p_secrets text[], p_rotated_at timestamptz, p_now timestamptz) returns text[]
+language sql immutable parallel safe
+return case when p_rotated_at > p_now - interval '1 day' then p_secrets else p_secrets[1:1] end;
+
+-- Where a message of an endpoint without order waits, which failed while others went on.
+create function aside_id(p_conversation_id uuid, p_endpoint_id uuid, p_seq bigint) returns uuid
+language sql immutable parallel safe
+return md5(lane_id(p_conversation_id, 'out', p_endpoint_id)::text || p_seq)::uuid;
+
+-- An endpoint as the API shows it: never what both sides know.
+create function endpoint_json(e endpoints) returns text
+language sql stable
+return '{"id":"' || e.id || '","channel":' || to_json(e.channel)
+    || ',"target":' || to_json(e.target)
+    || ',"conversation_id":' || coalesce('"' || e.only_conversation_id || '"', 'null')
+    || ',"everywhere":' || e.everywhere
+    || ',"roles":' || coalesce(to_json(e.roles)::text, 'null')
+    || ',"ordering":"' || e.ordering
+    || '","on_uncertain":' || coalesce('"' || e.on_uncertain || '"', 'null')
+    || ',"max_attempts":' || coalesce(e.max_attempts::text, 'null')
+    || ',"concurrency":' || coalesce(e.concurrency::text, 'null')
+    || ',"per_minute":' || coalesce(e.per_minute::text, 'null')
+    || ',"settings":' || e.settings
+    || ',"state":"' || case
+        when e.disabled_at is not null then 'disabled' when e.paused_at is not null then 'paused'
+        when e.held_until > lane_clock() then 'slowed' when e.failures > 0 then 'failing'
+        else 'active' end
+    || '","paused":' || (e.paused_at is not null)
+    || ',"disabled_at":' || coalesce('"' || rfc3339(e.disabled_at) || '"', 'null')
+    || ',"disabled_reason":' || coalesce(to_json(e.disabled_reason)::text, 'null')
+    || ',"failing_since":' || coalesce('"' || rfc3339(e.failing_since) || '"', 'null')
+    || ',"held_until":' || coalesce('"' || rfc3339(e.held_until) || '"', 'null')
+    || ',"rotated_at":' || coalesce('"' || rfc3339(e.rotated_at) || '"', 'null')
+    || ',"version":' || e.version
+    || ',"created_by":' || to_json(e.created_by)
+    || ',"created_at":"' || rfc3339(e.created_at) || '"}';
+
+-- Promise: the conversations' new messages are work for each of their endpoints, in the caller's
+--          transaction.  Where there are no endpoints it costs one look.
+-- How:     which of the messages an endpoint takes is decided when they are sent.
 -- Locks:   lanes by id; the caller holds the conversations.
 create function enqueue_out_v1(
     p_conversation_ids uuid[], p_first bigint[], p_last bigint[]
@@ -112,18 +153,18 @@ begin
 end $$;
 
 -- Promise: the endpoint exists once under its id: the same request again finds it (false), another one
---          is refused.  One for a conversation is its owner's to make.
+--          is refused.  One for a conversation is its owner's to make, up to p_most.
 -- Locks:   the conversation's row, if it is for one.
 create function create_endpoint_v1(
     p_id uuid, p_hash bytea, p_conversation_id uuid, p_actor text, p_everywhere boolean,
     p_channel text, p_target text, p_secrets text[], p_settings jsonb, p_roles text[],
     p_ordering text, p_on_uncertain text, p_max_attempts integer, p_concurrency integer,
-    p_per_minute integer, p_paused boolean, p_created_by text
+    p_per_minute integer, p_paused boolean, p_created_by text, p_most integer
 ) returns boolean
 language plpgsql as $$
 declare
     v_now timestamptz := clock_timestamp();
-    v_hash bytea;
+    v endpoints;
 begin
     if p_conversation_id is not null then
         perform lock_conversation_v1(p_conversation_id, p_actor, 'owner');
@@ -138,15 +179,23 @@ begin
         p_created_by, v_now, case when p_paused then v_now end
     ) on conflict (id) do nothing;
     if not found then
-        select request_hash into v_hash from endpoints where id = p_id;
-        if v_hash is distinct from p_hash then
+        select * into v from endpoints where id = p_id;
+        if v.request_hash is distinct from p_hash then
             raise exception using errcode = 'GR409', message = 'this id names another endpoint';
+        end if;
+        if v.deleted_at is not null then
+            raise exception using errcode = 'GR410', message = 'this endpoint was deleted';
         end if;
         return false;
     end if;
     insert into endpoint_slots (endpoint_id, slot)
     select p_id, n from generate_series(1, coalesce(p_concurrency, 0)) n;
     if p_conversation_id is not null then
+        if p_most <= (
+            select count(*) from conversation_endpoints where conversation_id = p_conversation_id) then
+            -- Each of them costs every message of the conversation.
+            raise exception using errcode = 'GR422', message = 'too many endpoints';
+        end if;
         insert into conversation_endpoints (conversation_id, endpoint_id)
         values (p_conversation_id, p_id);
     end if;
@@ -154,7 +203,9 @@ begin
 end $$;
 
 -- Promise: what waits for the endpoint is due now.
--- Locks:   its lanes by id, those of others not waited for: they look at the endpoint themselves.
+-- How:     a lane that is locked is being made due, or asks the endpoint itself before it waits
+--          (enqueue_v1, defer_v1).
+-- Locks:   its lanes, none waited for: the caller holds the endpoint, for which they may wait.
 create function wake_endpoint_v1(p_endpoint_id uuid) returns bigint
 language plpgsql as $$
 declare
@@ -163,8 +214,7 @@ declare
 begin
     with waiting as materialized (
         select l.conversation_id, l.id from lanes l
-        where l.endpoint_id = p_endpoint_id and l.due_at = 'infinity'
-        order by l.conversation_id, l.id
+        where l.endpoint_id = p_endpoint_id and l.due_at > v_now and l.token is null
         for no key update skip locked
     )
     update lanes l set due_at = v_now
@@ -174,38 +224,39 @@ begin
     return v_many;
 end $$;
 
--- Promise: what is given (not null) replaces what stood; p_enable takes back that it was disabled.
---          Returns the version.  What waited for it to go on is due.
--- Locks:   the endpoint's row, its lanes by id.
+-- Whether the endpoint is the actor's to look after: p_all, an admin's, are all; otherwise those of
+-- conversations, of the actor's own (null: of every conversation).
+create function keeps_endpoint(e endpoints, p_actor text, p_all boolean) returns boolean
+language sql stable
+return e.deleted_at is null and (p_all or e.only_conversation_id is not null and (
+    p_actor is null or exists (
+        select from conversations c where c.id = e.only_conversation_id and c.owner_id = p_actor)));
+
+-- Promise: the endpoint is as it is given, over the version that was looked at, and p_enable takes back
+--          that it was disabled.  Returns the version.  What waited for it to go on is due.
+-- Locks:   the endpoint's row, its slots, its lanes, these not waited for.
 create function patch_endpoint_v1(
-    p_id uuid, p_if_version bigint, p_target text, p_secrets text[], p_settings jsonb,
-    p_roles text[], p_all_roles boolean, p_ordering text, p_on_uncertain text,
-    p_max_attempts integer, p_concurrency integer, p_per_minute integer, p_paused boolean,
-    p_enable boolean
+    p_id uuid, p_version bigint, p_target text, p_settings jsonb, p_roles text[],
+    p_ordering text, p_on_uncertain text, p_max_attempts integer, p_concurrency integer,
+    p_per_minute integer, p_paused boolean, p_enable boolean
 ) returns bigint
 language plpgsql as $$
 declare
     v endpoints;
     v_now timestamptz := clock_timestamp();
 begin
-    select * into v from endpoints where id = p_id for no key update;
+    select * into v from endpoints where id = p_id and deleted_at is null for no key update;
     if not found then
         raise exception using errcode = 'GR404', message = 'no such endpoint';
     end if;
-    if p_if_version is not null and p_if_version <> v.version then
+    if p_version <> v.version then
         raise exception using errcode = 'GR412', message = 'the endpoint has changed';
     end if;
     update endpoints e set
-        target = coalesce(p_target, e.target), secrets = coalesce(p_secrets, e.secrets),
-        settings = coalesce(p_settings, e.settings),
-        roles = case when p_all_roles then null else coalesce(p_roles, e.roles) end,
-        ordering = coalesce(p_ordering, e.ordering),
-        on_uncertain = coalesce(p_on_uncertain, e.on_uncertain),
-        max_attempts = coalesce(p_max_attempts, e.max_attempts),
-        concurrency = coalesce(p_concurrency, e.concurrency),
-        per_minute = coalesce(p_per_minute, e.per_minute),
-        paused_at = case when p_paused is null then e.paused_at
-                         when p_paused then coalesce(e.paused_at, v_now) end,
+        target = p_target, settings = p_settings, roles = p_roles, ordering = p_ordering,
+        on_uncertain = p_on_uncertain, max_attempts = p_max_attempts,
+        concurrency = p_concurrency, per_minute = p_per_minute,
+        paused_at = case when p_paused then coalesce(e.paused_at, v_now) end,
         disabled_at = case when not p_enable then e.disabled_at end,
         disabled_reason = case when not p_enable then e.disabled_reason end,
         failing_since = case when not p_enable then e.failing_since end,
@@ -213,32 +264,59 @@ begin
         held_until = case when not p_enable then e.held_until end,
         version = e.version + 1
     where e.id = p_id;
-    if p_concurrency is not null then
-        delete from endpoint_slots s where s.endpoint_id = p_id and s.slot > p_concurrency;
-        insert into endpoint_slots (endpoint_id, slot)
-        select p_id, n from generate_series(1, p_concurrency) n on conflict do nothing;
-    end if;
-    if p_enable or p_paused = false then
-        perform wake_endpoint_v1(p_id);
-    end if;
+    delete from endpoint_slots s where s.endpoint_id = p_id and s.slot > coalesce(p_concurrency, 0);
+    insert into endpoint_slots (endpoint_id, slot)
+    select p_id, n from generate_series(1, coalesce(p_concurrency, 0)) n on conflict do nothing;
+    perform wake_endpoint_v1(p_id);
     return v.version + 1;
 end $$;
 
--- Promise: the endpoint is gone, and nothing waits for it any more; the journal of what was sent stays.
--- Locks:   the endpoint's row, its lanes by id.
-create function delete_endpoint_v1(p_id uuid) returns boolean
+-- Promise: from now on p_secret is what both sides know, and for a day what they knew before.  Returns
+--          the version, null when there is no such endpoint, or it is not the actor's.
+-- Locks:   the endpoint's row.
+create function rotate_endpoint_v1(p_id uuid, p_actor text, p_all boolean, p_secret text)
+returns bigint
 language plpgsql as $$
+declare
+    v_now timestamptz := clock_timestamp();
+    v_version bigint;
 begin
-    perform from endpoints where id = p_id for update;
+    update endpoints e set
+        secrets = p_secret || e.secrets[1:1], rotated_at = v_now, version = e.version + 1
+    where e.id = p_id and keeps_endpoint(e, p_actor, p_all)
+    returning e.version into v_version;
+    return v_version;
+end $$;
+
+-- Promise: the endpoint is gone, but for its id, and nothing waits for it any more; the journal of what
+--          was sent stays.  False: there is none, or it is not the actor's.
+-- How:     a lane that is made by a message meanwhile is dropped by who claims it (abandon_v1).
+-- Locks:   its lanes by id, the endpoint's row, its slots.
+create function delete_endpoint_v1(p_id uuid, p_actor text, p_all boolean) returns boolean
+language plpgsql as $$
+declare
+    v_now timestamptz := clock_timestamp();
+    v_lanes uuid[];
+begin
+    perform from endpoints e where e.id = p_id and keeps_endpoint(e, p_actor, p_all);
     if not found then
         return false;
     end if;
-    perform from lanes l where l.endpoint_id = p_id order by l.conversation_id, l.id for update;
-    delete from lanes l where l.endpoint_id = p_id;
+    select array_agg(l.id) into v_lanes from (
+        select x.id from lanes x where x.endpoint_id = p_id order by x.conversation_id, x.id for update
+    ) l;
+    update endpoints e set
+        deleted_at = v_now, everywhere = false, target = '', secrets = '{}', settings = '{}',
+        paused_at = null, disabled_at = null, disabled_reason = null, failing_since = null,
+        failures = 0, held_until = null, free_at = null
+    where e.id = p_id and e.deleted_at is null;
+    if not found then
+        return false;
+    end if;
+    delete from lanes l where l.endpoint_id = p_id and l.id = any (v_lanes);
     delete from conversation_endpoints o where o.endpoint_id = p_id;
     delete from endpoint_slots s where s.endpoint_id = p_id;
     delete from receipts r where r.endpoint_id = p_id;
-    delete from endpoints where id = p_id;
     return true;
 end $$;
 
@@ -247,9 +325,10 @@ end $$;
 --          so long (null: until somebody resumes or enables it), or 'gone'.
 -- How:     a slot is a row, so that who dies holding one holds it no longer than p_hold.  Of an
 --          endpoint that is left alone for a while, one message tries whether it is well again.
+--          Who has a slot and asks again keeps it.
 -- Locks:   the endpoint's row (only with a rate, or after failures), a slot not waited for.
 create function admit_v1(
-    p_endpoint_id uuid, p_lane_id uuid, p_hold interval,
+    p_endpoint_id uuid, p_holder uuid, p_hold interval,
     out answer text, out wait interval, out why text
 )
 language plpgsql as $$
@@ -262,7 +341,7 @@ begin
     if e.per_minute is not null or e.held_until is not null then
         select * into e from endpoints where id = p_endpoint_id for no key update;
     end if;
-    if e.id is null then
+    if e.id is null or e.deleted_at is not null then
         answer := 'gone';
         return;
     end if;
@@ -287,14 +366,16 @@ begin
     end if;
     if e.concurrency is not null then
         select s.slot into v_slot from endpoint_slots s
-        where s.endpoint_id = e.id and (s.until is null or s.until <= v_now)
-        order by s.slot limit 1 for update skip locked;
+        where s.endpoint_id = e.id
+          and (s.until is null or s.until <= v_now or s.holder = p_holder)
+        order by s.holder is not distinct from p_holder desc, s.slot
+        limit 1 for update skip locked;
         if v_slot is null then
             why := 'busy';
             wait := '1 second';
             return;
         end if;
-        update endpoint_slots s set lane_id = p_lane_id, until = v_now + p_hold
+        update endpoint_slots s set holder = p_holder, until = v_now + p_hold
         where s.endpoint_id = e.id and s.slot = v_slot;
     end if;
     if e.per_minute is not null then
@@ -308,75 +389,120 @@ begin
     answer := 'go';
 end $$;
 
--- Promise: the endpoint's slot that the lane held is free, and what came of the try is known: after a
+-- Promise: what came of a try is known to the endpoint, and the slot of this holder is free: after a
 --          success it is well, and all that waited is due; after each failure in a row it is left
 --          alone longer; after p_patience of nothing but failures, or when p_disable says why, it is
---          disabled.  True when this disabled it.
--- Locks:   the slot, the endpoint's row (only when something changes), its lanes by id.
+--          disabled.  With p_ok null only the slot is given back.  True when this disabled it.
+-- Locks:   the endpoint's row (only when something changes), the slot, its lanes, these not waited for.
 create function report_v1(
-    p_endpoint_id uuid, p_lane_id uuid, p_ok boolean, p_disable text, p_patience interval
+    p_endpoint_id uuid, p_holder uuid, p_ok boolean, p_disable text, p_patience interval
 ) returns boolean
 language plpgsql as $$
 declare
     e endpoints;
     v_now timestamptz := lane_clock();
     v_disable text := p_disable;
+    v_done boolean := false;
 begin
-    update endpoint_slots s set lane_id = null, until = null
-    where s.endpoint_id = p_endpoint_id and s.lane_id = p_lane_id;
     select * into e from endpoints where id = p_endpoint_id;
-    if e.id is null or p_ok is null or (p_ok and e.failures = 0) then
-        return false;
+    if p_ok is not null and not (p_ok and e.failures = 0) then
+        select * into e from endpoints where id = p_endpoint_id for no key update;
+        if e.id is null or e.disabled_at is not null or e.deleted_at is not null then
+            null;
+        elsif p_ok then
+            update endpoints x set failures = 0, failing_since = null, held_until = null
+            where x.id = e.id;
+            perform wake_endpoint_v1(e.id);
+        else
+            if v_disable is null and e.failing_since < v_now - p_patience then
+                v_disable := 'It only failed since ' || rfc3339(e.failing_since) || '.';
+            end if;
+            v_done := v_disable is not null;
+            update endpoints x set
+                failures = x.failures + 1, failing_since = coalesce(x.failing_since, v_now),
+                -- From the fifth failure in a row: 10 s, 20 s, 40 s … 10 minutes.
+                held_until = case when x.failures + 1 >= 5
+                    then v_now + least(interval '10 seconds' * power(2, least(x.failures - 4, 10)),
+                                       interval '10 minutes') end,
+                disabled_at = case when v_done then v_now end, disabled_reason = v_disable
+            where x.id = e.id;
+        end if;
     end if;
-    select * into e from endpoints where id = p_endpoint_id for no key update;
-    if e.id is null or e.disabled_at is not null then
-        return false;
-    end if;
-    if p_ok then
-        update endpoints x set failures = 0, failing_since = null, held_until = null where x.id = e.id;
-        perform wake_endpoint_v1(e.id);
-        return false;
-    end if;
-    if v_disable is null and e.failing_since < v_now - p_patience then
-        v_disable := 'it only failed since ' || rfc3339(e.failing_since);
-    end if;
-    update endpoints x set
-        failures = x.failures + 1, failing_since = coalesce(x.failing_since, v_now),
-        -- From the fifth failure in a row: 10 s, 20 s, 40 s … 10 minutes.
-        held_until = case when x.failures + 1 >= 5
-            then v_now + least(interval '10 seconds' * power(2, least(x.failures - 4, 10)),
-                               interval '10 minutes') end,
-        disabled_at = case when v_disable is not null then v_now end,
-        disabled_reason = v_disable
-    where x.id = e.id;
-    return v_disable is not null;
+    update endpoint_slots s set holder = null, until = null
+    where s.endpoint_id = p_endpoint_id and s.holder = p_holder;
+    return v_done;
 end $$;
 
 -- Promise: the lane is let go, and no try is counted: due after p_wait, or, with null, when its endpoint
 --          goes on.  False: it was no longer the caller's.
--- Locks:   the lane.
+-- How:     whether the endpoint still stands still is asked under a lock on its row: whoever lets it go
+--          on either has, or finds this lane waiting.
+-- Locks:   the lane, then, with null, the endpoint's row, shared.
 create function defer_v1(
     p_conversation_id uuid, p_lane_id uuid, p_token uuid, p_wait interval
 ) returns boolean
 language plpgsql as $$
 declare
     v lanes := hold_lane_v1(p_conversation_id, p_lane_id, p_token);
-    v_now timestamptz := lane_clock();
+    v_now timestamptz;
+    v_stands boolean := false;
 begin
     if v.id is null then
         return false;
     end if;
+    if p_wait is null then
+        select e.paused_at is not null or e.disabled_at is not null into v_stands
+        from endpoints e where e.id = v.endpoint_id for share;
+    end if;
+    v_now := lane_clock();
     update lanes l set
         token = null, owner = null,
-        due_at = case when v.head_seq <= v.tail_seq and v.paused_at is null
-                      then coalesce(v_now + p_wait, 'infinity') end
+        due_at = case when v.head_seq > v.tail_seq or v.paused_at is not null then null
+                      when v_stands then 'infinity'
+                      else v_now + coalesce(p_wait, '0') end
     where l.conversation_id = p_conversation_id and l.id = p_lane_id;
     return true;
 end $$;
 
+-- Promise: the lane of an endpoint that is gone is gone too.  False: it is not the caller's.
+-- Locks:   the lane.
+create function abandon_v1(p_conversation_id uuid, p_lane_id uuid, p_token uuid) returns boolean
+language plpgsql as $$
+declare
+    v lanes := hold_lane_v1(p_conversation_id, p_lane_id, p_token);
+begin
+    if v.id is null or exists (
+        select from endpoints e where e.id = v.endpoint_id and e.deleted_at is null) then
+        return false;
+    end if;
+    delete from lanes l where l.conversation_id = p_conversation_id and l.id = p_lane_id;
+    return true;
+end $$;
+
+-- Promise: it is on record that what its holder was about to send was not sent after all, and the lane
+--          is let go, due at once, without counting a try.  False: it was no longer theirs.
+-- Locks:   the lane.
+create function take_back_v1(
+    p_conversation_id uuid, p_lane_id uuid, p_token uuid, p_seq bigint
+) returns boolean
+language plpgsql as $$
+declare
+    v_now timestamptz := lane_clock();
+begin
+    if not release_v1(p_conversation_id, p_lane_id, p_token) then
+        return false;
+    end if;
+    update attempts a set
+        outcome = 'not_sent', detail = 'The worker stopped before it left.', settled_at = v_now
+    where a.conversation_id = p_conversation_id and a.lane_id = p_lane_id and a.seq = p_seq
+      and a.token = p_token and a.outcome is null;
+    return true;
+end $$;
+
 -- Promise: the message is done and, in the same commit, the intent for the next is on record, if there
---          is a next (p_next): done, or what intend_v1 answers.  With p_external_id the far side's word
---          about it can be kept (receipts).
+--          is a next (p_next): done, or what intend_v1 answers; late, too, when the endpoint was paused
+--          or disabled meanwhile.  With p_external_id the far side's word about it can be kept
+--          (receipts).  The lane of a single message goes with it.
 -- Locks:   the lane.
 create function done_and_next_v1(
     p_conversation_id uuid, p_lane_id uuid, p_token uuid, p_seq bigint, p_outcome text,
@@ -396,8 +522,16 @@ begin
         values (p_endpoint_id, p_external_id, p_conversation_id, p_seq, 'sent', v_now)
         on conflict do nothing;
     end if;
+    delete from lanes l
+    where l.conversation_id = p_conversation_id and l.id = p_lane_id and l.head_seq > l.tail_seq
+      and l.id <> lane_id(p_conversation_id, 'out', p_endpoint_id);
     if p_next is null then
         return 'done';
+    end if;
+    if exists (
+        select from endpoints e
+        where e.id = p_endpoint_id and (e.paused_at is not null or e.disabled_at is not null)) then
+        return 'late';
     end if;
     return intend_v1(p_conversation_id, p_lane_id, p_token, p_next, p_margin);
 end $$;
@@ -440,7 +574,7 @@ begin
         return false;
     end if;
     select * into v from lanes l where l.conversation_id = p_conversation_id and l.id = p_lane_id;
-    v_id := md5(v.id::text || p_seq)::uuid;
+    v_id := aside_id(p_conversation_id, v.endpoint_id, p_seq);
     insert into lanes as l (
         conversation_id, id, kind, endpoint_id, head_seq, tail_seq, due_at, fence, tries, parked_at,
         park_reason

@@ -12,14 +12,16 @@ create table sources (
     agent_id uuid,
     endpoint_id uuid,
     -- how what comes in is read: null: as the API says | telegram: its updates
-    adapter text,
+    adapter text check (adapter = 'telegram'),
+    -- as an endpoint's
     secrets text[] not null,
+    rotated_at timestamptz,
     -- messages that come within so long of each other are answered together
     debounce interval not null,
     request_hash bytea not null,
     version bigint not null default 1,
     created_at timestamptz not null,
-    paused_at timestamptz
+    created_by text not null
 );
 
 create table source_contacts (
@@ -44,65 +46,127 @@ create table inbox (
     primary key (source_id, external_hash)
 );
 
+-- A source as the API shows it: never what both sides know.
+create function source_json(s sources) returns text
+language sql stable
+return '{"id":"' || s.id || '","name":' || to_json(s.name)
+    || ',"owner_id":' || to_json(s.owner_id)
+    || ',"agent_id":' || coalesce('"' || s.agent_id || '"', 'null')
+    || ',"endpoint_id":' || coalesce('"' || s.endpoint_id || '"', 'null')
+    || ',"adapter":' || coalesce('"' || s.adapter || '"', 'null')
+    || ',"debounce":' || trim_scale(extract(epoch from s.debounce))
+    || ',"rotated_at":' || coalesce('"' || rfc3339(s.rotated_at) || '"', 'null')
+    || ',"version":' || s.version
+    || ',"created_by":' || to_json(s.created_by)
+    || ',"created_at":"' || rfc3339(s.created_at) || '"}';
+
+-- Promise: nobody makes away with a conversation's contact until we commit, nor brings what they write.
+--          Whoever brings a message locks the contact first, and so must who erases.
+-- Locks:   the conversation's contacts, by their keys.
+create function hold_contacts_v1(p_conversation_id uuid) returns bigint
+language plpgsql as $$
+declare
+    v_many bigint;
+begin
+    perform from source_contacts c
+    where c.conversation_id = p_conversation_id order by c.source_id, c.contact for update;
+    get diagnostics v_many = row_count;
+    return v_many;
+end $$;
+
+-- Promise: what a source names is there: an agent, and an endpoint that is no conversation's.
+-- Locks:   none.
+create function check_source_v1(p_agent_id uuid, p_endpoint_id uuid) returns void
+language plpgsql as $$
+begin
+    if p_agent_id is not null and not exists (
+        select from agents a where a.id = p_agent_id and a.deleted_at is null) then
+        raise exception using errcode = 'GR422', message = 'there is no such agent';
+    end if;
+    if p_endpoint_id is not null and not exists (
+        select from endpoints e
+        where e.id = p_endpoint_id and e.deleted_at is null and e.only_conversation_id is null) then
+        raise exception using errcode = 'GR422', message = 'there is no such endpoint';
+    end if;
+end $$;
+
 -- Promise: the source exists once under its id: the same request again finds it (false), another one
 --          is refused.
 -- Locks:   none.
 create function create_source_v1(
     p_id uuid, p_hash bytea, p_name text, p_owner_id text, p_agent_id uuid, p_endpoint_id uuid,
-    p_adapter text, p_secrets text[], p_debounce interval
+    p_adapter text, p_secrets text[], p_debounce interval, p_created_by text
 ) returns boolean
 language plpgsql as $$
 declare
     v_now timestamptz := clock_timestamp();
     v_hash bytea;
 begin
-    insert into sources (
-        id, name, owner_id, agent_id, endpoint_id, adapter, secrets, debounce, request_hash, created_at
-    ) values (
-        p_id, p_name, p_owner_id, p_agent_id, p_endpoint_id, p_adapter, p_secrets, p_debounce, p_hash,
-        v_now
-    ) on conflict (id) do nothing;
-    if not found then
-        select request_hash into v_hash from sources where id = p_id;
-        if v_hash is distinct from p_hash then
-            raise exception using errcode = 'GR409', message = 'this id names another source';
+    select request_hash into v_hash from sources where id = p_id;
+    if v_hash is null then
+        perform check_source_v1(p_agent_id, p_endpoint_id);
+        insert into sources (
+            id, name, owner_id, agent_id, endpoint_id, adapter, secrets, debounce, request_hash,
+            created_at, created_by
+        ) values (
+            p_id, p_name, p_owner_id, p_agent_id, p_endpoint_id, p_adapter, p_secrets, p_debounce,
+            p_hash, v_now, p_created_by
+        ) on conflict (id) do nothing;
+        if found then
+            return true;
         end if;
-        return false;
+        select request_hash into v_hash from sources where id = p_id;
     end if;
-    return true;
+    if v_hash is distinct from p_hash then
+        raise exception using errcode = 'GR409', message = 'this id names another source';
+    end if;
+    return false;
 end $$;
 
--- Promise: what is given (not null) replaces what stood; returns the version.
+-- Promise: the source is as it is given, over the version that was looked at; returns the version.
+--          Conversations that it has brought keep their agent, which never changes, and their endpoint.
 -- Locks:   the source's row.
 create function patch_source_v1(
-    p_id uuid, p_if_version bigint, p_name text, p_agent_id uuid, p_endpoint_id uuid,
-    p_secrets text[], p_debounce interval, p_paused boolean
+    p_id uuid, p_version bigint, p_name text, p_owner_id text, p_agent_id uuid, p_endpoint_id uuid,
+    p_debounce interval
 ) returns bigint
 language plpgsql as $$
 declare
     v sources;
-    v_now timestamptz := clock_timestamp();
 begin
     select * into v from sources where id = p_id for no key update;
     if not found then
         raise exception using errcode = 'GR404', message = 'no such source';
     end if;
-    if p_if_version is not null and p_if_version <> v.version then
+    if p_version <> v.version then
         raise exception using errcode = 'GR412', message = 'the source has changed';
     end if;
+    perform check_source_v1(
+        nullif(p_agent_id, v.agent_id), nullif(p_endpoint_id, v.endpoint_id));
     update sources s set
-        name = coalesce(p_name, s.name), agent_id = coalesce(p_agent_id, s.agent_id),
-        endpoint_id = coalesce(p_endpoint_id, s.endpoint_id), secrets = coalesce(p_secrets, s.secrets),
-        debounce = coalesce(p_debounce, s.debounce),
-        paused_at = case when p_paused is null then s.paused_at
-                         when p_paused then coalesce(s.paused_at, v_now) end,
-        version = s.version + 1
+        name = p_name, owner_id = p_owner_id, agent_id = p_agent_id, endpoint_id = p_endpoint_id,
+        debounce = p_debounce, version = s.version + 1
     where s.id = p_id;
     return v.version + 1;
 end $$;
 
--- Promise: nothing comes in by the source any more; the conversations stay.
+-- Promise: as rotate_endpoint_v1, for a source.
 -- Locks:   the source's row.
+create function rotate_source_v1(p_id uuid, p_secret text) returns bigint
+language plpgsql as $$
+declare
+    v_now timestamptz := clock_timestamp();
+    v_version bigint;
+begin
+    update sources s set
+        secrets = p_secret || s.secrets[1:1], rotated_at = v_now, version = s.version + 1
+    where s.id = p_id
+    returning s.version into v_version;
+    return v_version;
+end $$;
+
+-- Promise: nothing comes in by the source any more; the conversations stay.
+-- Locks:   the source's row, its contacts.
 create function delete_source_v1(p_id uuid) returns boolean
 language plpgsql as $$
 begin
@@ -173,11 +237,11 @@ end $$;
 --          gone, when there is no such source; archived conversations are begun anew.
 -- How:     the contact's row orders everybody who brings a message of theirs: of two first messages at
 --          once one makes the conversation.
--- Locks:   the contact's row, the conversation, its lanes.
+-- Locks:   the source's row, shared, the contact's row, the conversation, its lanes.
 create function receive_v1(
-    p_source_id uuid, p_external_id text, p_contact text, p_contact_name text, p_content text,
-    p_subject text, p_said_at timestamptz, p_message_id uuid, p_hash bytea,
-    p_new_conversation_id uuid, p_new_hash uuid, p_run_id uuid,
+    p_source_id uuid, p_external_id text, p_contact text, p_contact_in_url text, p_title text,
+    p_contact_name text, p_content text, p_metadata jsonb, p_said_at timestamptz,
+    p_message_id uuid, p_hash bytea, p_new_conversation_id uuid, p_run_id uuid,
     out outcome text, out conversation_id uuid, out seq bigint, out rev bigint,
     out created boolean, out runs boolean
 )
@@ -188,12 +252,11 @@ declare
     v conversations;
     m record;
     i inbox;
-    v_endpoint text;
     v_external bytea := sha256(convert_to(p_external_id, 'UTF8'));
 begin
     created := false;
     runs := false;
-    select * into s from sources where id = p_source_id;
+    select * into s from sources where id = p_source_id for key share;
     if not found then
         outcome := 'gone';
         return;
@@ -219,28 +282,34 @@ begin
         update source_contacts c set conversation_id = p_new_conversation_id
         where c.source_id = p_source_id and c.contact = p_contact;
         created := create_conversation_v1(
-            p_new_conversation_id, p_new_hash, 'assistant', coalesce(p_subject, p_contact_name, p_contact),
-            null, s.agent_id, s.owner_id, 30, '{}', '{}', '{}');
-        if s.endpoint_id is not null then
-            -- Where the contact is: the endpoint's target may name its place.
-            select replace(e.target, '{contact}', p_contact) into v_endpoint
-            from endpoints e where e.id = s.endpoint_id;
-            insert into conversation_endpoints (conversation_id, endpoint_id, target)
-            values (p_new_conversation_id, s.endpoint_id, v_endpoint) on conflict do nothing;
-        end if;
+            p_new_conversation_id, p_new_conversation_id, 'assistant', p_title, null,
+            (select a.id from agents a where a.id = s.agent_id and a.deleted_at is null),
+            s.owner_id, 30, '{}', '{}', '{}');
+        -- Where the contact is: the endpoint's target may name its place.
+        insert into conversation_endpoints (conversation_id, endpoint_id, target)
+        select p_new_conversation_id, e.id,
+            case when strpos(e.target, '{contact}') > 0 then replace(
+                e.target, '{contact}',
+                case when e.channel = 'webhook' then p_contact_in_url else p_contact end) end
+        from endpoints e where e.id = s.endpoint_id and e.deleted_at is null
+        for key share;
     end if;
     select x.* into m from append_message_v1(
         receive_v1.conversation_id, null, p_message_id, p_hash, 'user', 'contact:' || p_contact,
         p_contact_name, 'source:' || p_source_id, p_content, null, null, null, null, null,
-        jsonb_build_object('source_id', p_source_id, 'external_id', p_external_id),
-        p_said_at, false, true) x;
+        p_metadata, p_said_at, true, true) x;
     if m.outcome not in ('stored', 'replayed') then
         raise exception 'a message that came in was refused: %', m.outcome;
     end if;
     insert into inbox (source_id, external_hash, conversation_id, seq, at)
-    values (p_source_id, v_external, receive_v1.conversation_id, m.seq, clock_timestamp());
+    values (p_source_id, v_external, receive_v1.conversation_id, m.seq, clock_timestamp())
+    on conflict do nothing;
+    if not found then
+        raise exception using errcode = 'GR409',
+            message = 'this external id came at once from another contact';
+    end if;
     select * into v from conversations x where x.id = receive_v1.conversation_id;
-    if v.agent_id is not null and s.paused_at is null then
+    if v.agent_id is not null then
         runs := ask_inbox_run_v1(v, v.agent_id, s.owner_id, p_run_id, s.debounce);
     end if;
     outcome := 'stored';

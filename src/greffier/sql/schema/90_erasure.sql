@@ -4,10 +4,11 @@ set search_path = greffier;
 
 -- Promise: nothing of the conversation is left but its id among the erased; its owner alone may.
 --          Erasing what was erased answers gone.
--- Locks:   subject slot, conversation, run lane, users by id.
+-- Locks:   contacts, subject slot, conversation, run lane, users by id, lanes, endpoints.
 create function erase_conversation_v1(p_id uuid, p_actor text) returns void
 language plpgsql as $$
 declare
+    v_contacts bigint := hold_contacts_v1(p_id);
     v_slot uuid := hold_subject_v1(p_id, p_actor);
     v conversations := cancel_runs_v1(lock_conversation_v1(p_id, p_actor, 'owner'), 'cancelled');
     v_now timestamptz := clock_timestamp();
@@ -42,12 +43,13 @@ begin
     delete from attempts where conversation_id = p_id;
     delete from receipts where conversation_id = p_id;
     delete from conversation_endpoints where conversation_id = p_id;
-    delete from endpoint_slots s using endpoints e
-    where e.only_conversation_id = p_id and s.endpoint_id = e.id;
-    delete from endpoints where only_conversation_id = p_id;
     -- The inbox keeps that an external id was there, so that it cannot bring the words back.
     delete from source_contacts where conversation_id = p_id;
     delete from lanes where conversation_id = p_id;
+    perform from endpoints where only_conversation_id = p_id for update;
+    delete from endpoint_slots s using endpoints e
+    where e.only_conversation_id = p_id and s.endpoint_id = e.id;
+    delete from endpoints where only_conversation_id = p_id;
     delete from conversations where id = p_id;
 end $$;
 
@@ -57,10 +59,11 @@ end $$;
 --          an assistant's conversation is.  All of it is one rev.  Returns whether the conversation
 --          was erased; null when nothing in it named them, which changes nothing, so that it may be
 --          asked again.
--- Locks:   subject slot, conversation, users by id (erasure).
+-- Locks:   contacts, subject slot, conversation, users by id (erasure).
 create function forget_user_in_v1(p_conversation_id uuid, p_user text, p_alias text) returns boolean
 language plpgsql as $$
 declare
+    v_contacts bigint := hold_contacts_v1(p_conversation_id);
     v_slot uuid := hold_subject_v1(p_conversation_id, p_user);
     v conversations;
     v_now timestamptz;
@@ -91,6 +94,9 @@ begin
             delete from subject_slots
             where owner_id = p_user and subject = v.subject and conversation_id = v.id;
         end if;
+        -- Where they wanted its words sent is theirs.
+        perform delete_endpoint_v1(e.id, null, true) from endpoints e
+        where e.only_conversation_id = v.id and e.created_by = p_user;
         perform hand_over_v1(v, v_heir);
     end if;
     perform revoke_invitations_of_v1(v.id, p_user, v_now);
@@ -156,6 +162,7 @@ begin
     delete from quotas where user_id = p_user;
     update endpoints set created_by = p_alias where created_by = p_user;
     perform delete_source_v1(s.id) from sources s where s.owner_id = p_user;
+    update sources set created_by = p_alias where created_by = p_user;
     update admin_log set
         actor = case when actor = p_user then p_alias else actor end,
         subject = case when subject = p_user then p_alias else subject end
@@ -194,7 +201,8 @@ begin
             ('endpoints', 'target'), ('endpoints', 'secrets'), ('endpoints', 'settings'),
             ('endpoints', 'created_by'), ('endpoints', 'request_hash'),
             ('endpoints', 'disabled_reason'), ('conversation_endpoints', 'target'),
-            ('receipts', 'external_id'), ('sources', 'owner_id'), ('source_contacts', 'contact'),
+            ('receipts', 'external_id'), ('sources', 'owner_id'),
+            ('sources', 'created_by'), ('source_contacts', 'contact'),
             ('lanes', 'park_reason'), ('run_steps', 'call_id'),
             ('attempts', 'detail'), ('attempts', 'external_id'),
             ('runs', 'asked_by'), ('runs', 'agent'), ('runs', 'error_detail'),
