@@ -405,6 +405,7 @@ async def test_what_is_asked_often_reads_what_it_is_about_and_no_more(
     first = UUID(int=0)
     day = timedelta(days=1)
     asked: dict[str, tuple[int, list[object]]] = {
+        "queue_gauges": (2000, []),
         "queue_heads": (2000, [day]),
         "queue_parked": (1000, [3, 10]),
         "queue_workers": (1000, [day, 10]),

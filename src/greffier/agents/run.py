@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ from greffier.agents.providers.registry import cost
 from greffier.agents.tools import ToolRun, Tools
 from greffier.agents.voice import Voice, Voices
 from greffier.deliver.lanes import LaneKind, heartbeat
+from greffier.deliver.times import Times
 from greffier.deliver.worker import Held, Lost
 from greffier.errors import Error, Unavailable
 from greffier.read.context import context
@@ -55,6 +57,8 @@ MOST_TEXT = 4 << 20
 MOST_TOKENS = 10**12
 #: How often a run that the inbox asked for is tried when its workers are lost.
 INBOX_TRIES = 3
+#: By which bounds it is counted how long runs take.
+RUN_SECONDS = (0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
 
 _BEGIN = "select * from begin_run_v1($1, $2, $3, $4, $5)"
 _FINISH = "select finish_run_v1($1, $2, $3, $4, $5, $6)"
@@ -154,6 +158,9 @@ class RunLanes:
         """
         self.lease = lease
         self.concurrency = concurrency
+        #: How runs ended here, those included that were found lost; and how long the others took.
+        self.ended: Counter[str] = Counter()
+        self.took = Times(RUN_SECONDS)
         self._database = database
         self._providers = providers
         self._tools = tools
@@ -225,8 +232,10 @@ class RunLanes:
             self._log.warning(
                 "run interrupted", run_id=str(run_id), conversation_id=str(claim.conversation_id)
             )
+            self.ended["interrupted"] += 1
             self._over(claim.conversation_id, run_id, begun["rev"])
             return
+        began = asyncio.get_running_loop().time()
         self._runs.stored(claim.conversation_id, run_id, 0, [("run.started", "")])
         voice = self._speaking[claim.conversation_id] = self._voices.open(held, run_id)
         try:
@@ -235,7 +244,7 @@ class RunLanes:
             await voice.drained()
             if voice.refused and ended.status == "completed":
                 ended = self._broken(voice.refused)
-            await self._finish(held, run_id, ended)
+            await self._finish(held, run_id, ended, began)
         except asyncio.CancelledError:
             # The worker stops: what was said is kept, and whoever follows learns at once that
             # there will be no more, instead of when the lease is over.
@@ -243,7 +252,7 @@ class RunLanes:
                 with contextlib.suppress(Error, Lost, TimeoutError):
                     async with asyncio.timeout(5):
                         await voice.drained()
-                        await self._finish(held, run_id, _Ended("interrupted"))
+                        await self._finish(held, run_id, _Ended("interrupted"), began)
             raise
         finally:
             self._voices.close(voice)
@@ -267,7 +276,7 @@ class RunLanes:
         self._log.error("run broke", error=type(error).__name__, exc_info=error)
         return _Ended("failed", "internal", "Something broke on our side; the log says what.")
 
-    async def _finish(self, held: Held, run_id: UUID, ended: _Ended) -> None:
+    async def _finish(self, held: Held, run_id: UUID, ended: _Ended, began: float) -> None:
         claim = held.claim
         held.settling = True
         while True:
@@ -284,6 +293,8 @@ class RunLanes:
             raise Lost
         # Ours no longer, and not to be released.
         held.lost = True
+        self.ended[ended.status] += 1
+        self.took.add(ended.status, asyncio.get_running_loop().time() - began)
         self._log.info(
             "run ended", run_id=str(run_id), status=ended.status, code=ended.code,
             conversation_id=str(claim.conversation_id),

@@ -71,12 +71,12 @@ class Work:
         """
         self.tools = tools or Tools()
         self._providers = providers
-        self._runs = RunLanes(
+        self.answers = RunLanes(
             database, providers, self.tools, runs, log=log, lease=run_lease,
             concurrency=run_concurrency,
         )  # fmt: skip
         self._channels = channels
-        kinds: list[Kind] = [self._runs]
+        kinds: list[Kind] = [self.answers]
         self.out: OutLanes | None = None
         if channels is not None:
             self.out = OutLanes(
@@ -140,7 +140,7 @@ class Work:
 
     async def run(self) -> None:
         """Work until stopped or cancelled."""
-        storing = asyncio.get_running_loop().create_task(self._runs.run())
+        storing = asyncio.get_running_loop().create_task(self.answers.run())
         working = asyncio.get_running_loop().create_task(self.worker.run())
         try:
             # Who stores breaks only by a fault of ours; then nothing may go on unheard.

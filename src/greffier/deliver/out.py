@@ -22,6 +22,7 @@ from structlog.typing import FilteringBoundLogger
 
 from greffier.deliver.channels.protocol import Channel, Outgoing, Result, Target
 from greffier.deliver.lanes import LaneKind
+from greffier.deliver.times import Times
 from greffier.deliver.worker import Held, Lost
 from greffier.errors import Error, Unavailable
 from greffier.model.retry import STANDARD, Retry
@@ -37,6 +38,8 @@ MARGIN = 5.0
 SETTLING = 5.0
 #: After so long of nothing but failures an endpoint is disabled.
 PATIENCE = timedelta(days=5)
+#: By which bounds it is counted how long a message takes to leave.
+SEND_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0)
 
 _INTEND = "select intend_v1($1, $2, $3, $4, $5)"
 _DONE = "select done_and_next_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
@@ -168,6 +171,10 @@ class OutLanes:
         self._random = random.Random()  # noqa: S311 - jitter
         #: How often which outcome came of which channel.
         self.sends: Counter[tuple[str, str]] = Counter()
+        #: How often a message was sent of which an earlier try may have arrived.
+        self.doubles = 0
+        #: How long each channel took.
+        self.took = Times(SEND_SECONDS)
 
     async def work(self, held: Held) -> None:
         """Send a lane's next messages, as many as go under one claim."""
@@ -390,7 +397,10 @@ class OutLanes:
                 found = await channel.probe(endpoint.target, outgoing, timeout=self._timeout)
                 if found is None or found.outcome in ("accepted", "uncertain"):
                     return found or Result("uncertain", "an earlier try may have arrived")
+        began = asyncio.get_running_loop().time()
+        self.doubles += message.unsure
         result = await channel.send(endpoint.target, outgoing, timeout=self._timeout)
+        self.took.add(channel.name, asyncio.get_running_loop().time() - began)
         self.sends[channel.name, result.outcome] += 1
         return result
 

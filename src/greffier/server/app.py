@@ -23,6 +23,7 @@ from greffier.publish.signals import Signals
 from greffier.server import asyncapi
 from greffier.server.allowance import open_buckets
 from greffier.server.auth import Bearers, Claims, SharedSecret
+from greffier.server.backlog import Backlog
 from greffier.server.edge import Edge
 from greffier.server.keyring import KeyRing
 from greffier.server.local import Local
@@ -83,6 +84,7 @@ def create_app(
     feed = Feed(database, bus, limits=limits(settings))
     runs = Runs(database, feed.say, limits=limits(settings))
     feed.listen_for_work(runs.heard)
+    working = from_settings(database, settings, feed, runs, log=log) if settings.work else None
     service = Service(
         database=database,
         limits=limits(settings),
@@ -90,14 +92,14 @@ def create_app(
         keys=keys,
         buckets=open_buckets(Rate.parse(settings.rate_limit), database.dsn, folder),
         local=local,
-        metrics=Metrics(database.writer.pressure),
+        metrics=Metrics(database.writer.pressure, Backlog(database), working),
         users=Users(database),
         readiness=Readiness(database, provider.keys if provider else None),
         feed=feed,
         own=OwnFeeds(database, feed),
         signals=signals or Signals(None),
         runs=runs,
-        work=from_settings(database, settings, feed, runs, log=log) if settings.work else None,
+        work=working,
         agents=rules(settings),
         targets=ChannelTargets(open_channels(settings)),
         currency=settings.currency,

@@ -25,6 +25,7 @@ async def readyz(call: Call) -> Answer:
 async def metrics(call: Call) -> Answer:
     """Give what is measured, for Prometheus."""
     accept = call.headers.get(b"accept", b"").decode("latin-1")
+    await call.service.metrics.refresh()
     body, media = call.service.metrics.exposition(accept)
     return plain(body, media)
 

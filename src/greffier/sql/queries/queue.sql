@@ -150,6 +150,26 @@ where t.schemaname = 'greffier'
   and t.relname in ('lanes', 'attempts', 'runs', 'run_events', 'endpoints', 'endpoint_slots')
 order by 1;
 
+-- name: queue_gauges
+-- For /metrics: cheap, since only what is due, held or set aside is looked at.
+with clock as materialized (select lane_clock() as now)
+select l.kind, lane_state(l, c.now) as state, count(*) as lanes,
+    extract(epoch from c.now - min(l.due_at) filter (where l.due_at < c.now))::float8 as overdue
+from clock c
+cross join (
+    select x as lane from lanes x where x.due_at is not null
+    union all
+    select x from lanes x where x.due_at is null and (x.parked_at is not null or x.paused_at is not null)
+) a
+cross join lateral (select (a.lane).*) l
+group by 1, 2, c.now;
+
+-- name: queue_living
+-- $1 after how long without a word a worker is silent.  Workers that live, and alerts that stand.
+select
+    (select count(*) from workers w where w.seen_at > (select lane_clock() - $1::interval)) as workers,
+    (select coalesce(array_agg(a.code), '{}') from alerts a where a.until is null) as alerts;
+
 -- name: lanes_waiting
 -- $1 due, expired, leased, waiting or endpoint, $2 kind or null, $3 and $4 due_at and id of the last
 -- so far, $5 how many.  Longest due first: by the index, kind by kind.
