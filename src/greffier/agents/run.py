@@ -218,10 +218,14 @@ class RunLanes:
     async def work(self, held: Held) -> None:
         """Answer in a conversation, or end a run that was lost."""
         claim = held.claim
-        (begun,) = await self._database.verb(
-            _BEGIN, claim.conversation_id, claim.lane_id, claim.token,
-            timedelta(seconds=self.lease), INBOX_TRIES, again=False,
-        )  # fmt: skip
+        try:
+            (begun,) = await self._database.verb(
+                _BEGIN, claim.conversation_id, claim.lane_id, claim.token,
+                timedelta(seconds=self.lease), INBOX_TRIES, again=False,
+            )  # fmt: skip
+        except Unavailable:
+            # Nobody knows whether it has begun, and it begins once: its lease tells what is next.
+            raise Lost from None
         outcome: str = begun["outcome"]
         if outcome == "zombie":
             raise Lost
