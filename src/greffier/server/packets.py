@@ -187,6 +187,15 @@ class Wire:
         await socket.queue.join()
         return not socket.closed
 
+    def let_go(self, sid: str) -> None:
+        """Write no more to a socket that ended.
+
+        The engine keeps it until its next ping would be due; not its connection as well.
+        """
+        socket = self.socket(sid)
+        if socket is not None:
+            socket.protocol = None
+
     async def hang_up(self, sid: str) -> None:
         """End a socket as a broken network would: its client comes back by itself.
 

@@ -177,6 +177,7 @@ class Sockets:
         return replace(access.acting_for(principal, user), name=name)
 
     async def _disconnect(self, sid: str, *_: Any) -> None:
+        self._wire.let_go(sid)
         session = self._sessions.pop(sid, None)
         if session is None:
             return
