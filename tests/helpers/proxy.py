@@ -40,8 +40,7 @@ class Proxy:
         self._server.close()
         (self._folder / _SOCKET).unlink(missing_ok=True)
         self.cut()
-        while self._servers:
-            self._servers.pop().close()
+        self.forget()
 
     def cut(self) -> None:
         """Cut the clients off; the server is not told, and goes on with what it is at."""
@@ -49,6 +48,11 @@ class Proxy:
             pump.cancel()
         while self._clients:
             self._clients.pop().transport.abort()
+
+    def forget(self) -> None:
+        """Tell the server that its clients are gone; what it was at is undone if it still is."""
+        while self._servers:
+            self._servers.pop().close()
 
     async def _pass_on(
         self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter

@@ -19,6 +19,7 @@ from helpers.api import Person, Served, expect, path, settings
 from helpers.following import Event, Following, following
 from helpers.openai_server import OpenAIServer, openai_server
 from helpers.postgres import connected, new_database
+from helpers.proxy import Proxy, proxied
 
 #: No run is lost here by time, and that one was ended is heard by word alone.
 KEPT = {"run_lease_seconds": 600, "shutdown_seconds": 1}
@@ -31,6 +32,8 @@ class Working(Served):
     """An application with all that is live in it, and the service its agents ask."""
 
     provider: OpenAIServer
+    #: To the database.
+    wire: Proxy
 
     @property
     def tools(self) -> Tools:
@@ -107,7 +110,8 @@ async def working(postgres: str, template: str, **more: Any) -> AsyncIterator[Wo
     with openai_server() as provider:
         async with (
             new_database(postgres, f"template {template}") as dsn,
-            open_database(dsn) as database,
+            proxied(dsn) as wire,
+            open_database(wire.dsn) as database,
         ):
             entry = {"kind": "openai", "base_url": provider.url, "prices": PRICES, "tries": 1}
             app = create_app(
@@ -118,7 +122,7 @@ async def working(postgres: str, template: str, **more: Any) -> AsyncIterator[Wo
             assert app.service.work is not None
             feeding = asyncio.create_task(app.service.feed.run())
             async with app.service.work.running():
-                found = Working(app, database, log, provider)
+                found = Working(app, database, log, provider, wire)
                 yield found
             feeding.cancel()
             await asyncio.wait({feeding})

@@ -1,0 +1,71 @@
+"""Answers whose database goes away: what nobody knows the fate of is stored once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+from typing import Any
+
+import pytest
+
+from helpers.api import Person
+from helpers.following import Event, text_of, whole
+from helpers.working import Working, working
+
+pytestmark = pytest.mark.slow
+
+MANY = 20
+CUTS = 100
+WORDS = [f"{n} 🌊 " for n in range(80)]
+
+
+async def answer(work: Working, person: Person, talk: dict[str, Any]) -> list[Event]:
+    """Ask until it is taken, by the same ids; give all events of the run."""
+    message = {"id": str(uuid.uuid4()), "content": "Raconte."}
+    asked = {"id": str(uuid.uuid4()), "message": message}
+    while True:
+        async with work.run(person, talk, asked) as stream:
+            events = await stream.rest()
+        if stream.status == 200:
+            return events
+        assert stream.status == 503, stream.raw
+
+
+async def test_wires_that_are_cut_double_nothing(postgres: str, template: str) -> None:
+    """Cut while batches and endings are under way, which PostgreSQL may finish or not.
+
+    Every follower hears each event once, and their sum is what is on record.
+    """
+    async with working(postgres, template, run_lease_seconds=3) as work:
+        script = [
+            {"after_ms": 10, "event": "content.delta", "data": {"text": word}} for word in WORDS
+        ]
+        agent = await work.agent(provider="script", params={"script": script})
+        eve = work.person("eve")
+        async with eve.http:
+            talks = [await work.talk(eve, agent) for _ in range(MANY)]
+            answers = asyncio.gather(*(answer(work, eve, talk) for talk in talks))
+            for _ in range(CUTS):
+                await asyncio.wait({answers}, timeout=random.uniform(0.01, 0.1))
+                # Told of the cut before this one, the server lets go of its end.
+                work.wire.forget()
+                work.wire.cut()
+            heard = await answers
+
+            for events in heard:
+                whole(events)
+                run = await work.read(eve, events[0].data["run_id"])
+                async with work.follow(eve, run["id"]) as again:
+                    assert await again.rest() == events
+                assert await work.fetch(
+                    "select coalesce(string_agg(content, ''), '') from greffier.messages"
+                    " where run_id = $1",
+                    run["id"],
+                ) == [(text_of(events),)]
+                assert run["status"] in ("completed", "interrupted")
+                if run["status"] == "completed":
+                    assert text_of(events) == "".join(WORDS)
+        assert await work.fetch("select count(*) from greffier.messages where role = 'user'") == [
+            (MANY,)
+        ]
