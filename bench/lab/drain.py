@@ -64,7 +64,7 @@ async def drain(who: str, dsn: str, many: int, processes: int) -> Drained:
             if worker.returncode is None:
                 worker.kill()
                 await worker.wait()
-    return Drained(took, spent / 1e9, len(found), *_faults(found))
+    return Drained(took, spent / 1e9, len(found), *faults(found))
 
 
 async def _start(who: str, dsn: str) -> Process:
@@ -105,7 +105,12 @@ async def _read(
     return spent
 
 
-def _faults(found: list[tuple[int, int, int]]) -> tuple[int, int]:
+def faults(found: list[tuple[int, int, int]]) -> tuple[int, int]:
+    """Count doubles, and first deliveries behind a later message of their conversation.
+
+    Args:
+        found: Deliveries, by when they were made: moment, conversation, seq.
+    """
     doubles = disorders = 0
     seen: dict[int, set[int]] = defaultdict(set)
     last: dict[int, int] = defaultdict(int)

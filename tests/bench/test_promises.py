@@ -63,6 +63,16 @@ def test_a_ratio_stands_beside_both_sides(report: Report) -> None:
         assert max(ratios) == pytest.approx(line["high"])
 
 
+@pytest.mark.parametrize("what", ["first and in order", "writes of a worker that lost its lane"])
+def test_what_is_counted_is_kept_on_any_machine(report: Report, what: str) -> None:
+    """Nothing is delivered twice or out of order, and no zombie's write is accepted."""
+    (lanes,) = [one for one in report["promises"] if one["name"] == "lanes"]
+    (line,) = [one for one in lanes["lines"] if what in one["what"]]
+
+    assert line["value"] == 1
+    assert line["ours"][0] > 0
+
+
 def test_the_machine_and_its_noise_are_told(report: Report, run: Path) -> None:
     """A report says on what it was measured, also the one for people."""
     text = (run / "report.md").read_text(encoding="utf-8")
