@@ -7,6 +7,8 @@ from typing import Any
 import jsonschema
 import msgspec
 
+from greffier.change.agent import create_echo
+from greffier.model.agent import ECHO_ID
 from greffier.server.asyncapi import SENT, TAKEN, document
 from live.conftest import Running
 from live.test_sockets import room, say
@@ -23,6 +25,7 @@ def validate(document: dict[str, Any], message: str, data: Any) -> None:
 async def test_every_event_that_is_sent_is_as_described(server: Running) -> None:
     """A member's afternoon: each event and each answer fits its schema."""
     described = msgspec.json.decode(msgspec.json.encode(document()))
+    await create_echo(server.app.service.database)
     async with server.http("ada") as http:
         assert (await http.get("/asyncapi.json")).json() == described
     talk = await room(server, "bob", "carol")
@@ -47,6 +50,12 @@ async def test_every_event_that_is_sent_is_as_described(server: Running) -> None
             await bob.wait("presence")
             await http.delete(f"/v1/conversations/{talk}/participants/bob")
             await bob.wait("revoked")
+        async with server.http("ada") as http, server.app.service.work.running():
+            chat = {"agent_id": str(ECHO_ID)}
+            made = (await http.post("/v1/conversations", json=chat)).json()["id"]
+            await ada.call("join", conversation_id=made)
+            await http.post(f"/v1/conversations/{made}/runs", json={"message": {"content": "Oui"}})
+            await ada.wait("run", event="run.completed")
         answers["leave"] = [await ada.call("leave", conversation_id=talk)]
         sent = dict([*ada.events, *bob.events])
 
@@ -55,7 +64,7 @@ async def test_every_event_that_is_sent_is_as_described(server: Running) -> None
             validate(described, f"{name}_answer", answer)
     for name, data in sent.items():
         validate(described, name, data)
-    assert {"change", "typing", "presence", "revoked", "list", "activity"} <= set(sent)
+    assert {"change", "run", "typing", "presence", "revoked", "list", "activity"} <= set(sent)
     assert set(answers) == set(TAKEN)
 
 

@@ -105,6 +105,10 @@ class Runs:
         for hear in self._ended:
             hear(conversation_id)
 
+    def following(self) -> int:
+        """How many follow a run here."""
+        return sum(map(len, self._followers.values()))
+
     def look(self, run_id: UUID) -> None:
         """Let a run's followers read from the record."""
         for follower in self._followers.get(run_id, ()):

@@ -101,6 +101,20 @@ class Leave(msgspec.Struct, frozen=True):
     conversation_id: UUID
 
 
+class RunEvent(msgspec.Struct, frozen=True):
+    """An event of a run that answers in a conversation one has joined; ``id`` counts 1, 2, 3 ….
+
+    Who misses some, having come in the middle, sees it by the ids and reads them over HTTP
+    (``GET /v1/runs/{run_id}/events?after=``).
+    """
+
+    conversation_id: UUID
+    run_id: UUID
+    event: str
+    id: int
+    data: dict[str, Any]
+
+
 class Typing(msgspec.Struct, frozen=True):
     """Say that one types, at most every few seconds, or stopped."""
 
@@ -141,6 +155,7 @@ SENT: dict[str, Any] = {
     "change": ChangeEvent,
     "typing": TypingEvent,
     "presence": PresenceEvent,
+    "run": RunEvent,
     "positions": dict[UUID, int],
     "revoked": RevokedEvent,
     "list": ListEvent,

@@ -28,6 +28,7 @@ from greffier.publish.arrivals import Arrival, Arrivals
 from greffier.publish.change import Change
 from greffier.publish.stream import Stream
 from greffier.server.packets import Event, MsgspecJson, Pieces, Server, Wire, event, written
+from greffier.server.run_rooms import RunRooms
 from greffier.server.service import LONGEST_ID
 
 if TYPE_CHECKING:
@@ -125,11 +126,16 @@ class Sockets:
         #: A change goes to all who follow before the next one comes.
         self._latest: tuple[Change | None, Event] = (None, event("", b""))
         service.signals.listen(self)
+        self._runs = RunRooms(service.runs, self._present, self._wire.send)
         on = self.server.on
         on("connect", self._connect)
         on("disconnect", self._disconnect)
         for name in ("join", "leave", "typing", "read"):
             on(name, self._serialised(name))
+
+    def _present(self, conversation_id: UUID) -> list[str]:
+        """Give the sockets that have joined a conversation and may still see it."""
+        return [joined.sid for joined in self._rooms.get(conversation_id, ())]
 
     # -- connections ---------------------------------------------------------------------------
 
