@@ -273,6 +273,58 @@ async def test_a_word_from_another_process_stops_a_worker(
     await service.check()
 
 
+async def test_workers_that_are_killed_at_any_moment_leave_no_run_behind(
+    service: Service, provider: OpenAIServer
+) -> None:
+    """Between a claim and its run's beginning, before or after an end: each conversation goes on.
+
+    Every run ends once, and the next answers behind it.
+    """
+    settings = {**asking(provider), "RUN_LEASE_SECONDS": "1"}
+    provider.always(lambda _: saying("Bon", "jour"))
+    node = await service.serve(**settings, WORK="false")
+    workers = [await service.worker(**settings) for _ in range(2)]
+    agents = [
+        await agent(node, **script(["Il ", "était ", "une fois."], 20)),
+        await agent(node, provider="local"),
+    ]
+    done: list[Listener] = []
+    enough = asyncio.Event()
+
+    async def talk(agent_id: str) -> None:
+        where = None
+        while not enough.is_set():
+            one = await Listener.ask(http, agent_id, where)
+            where = one.talk
+            await one.listen_out(http)
+            done.append(one)
+
+    async with node.http() as http:
+        talking = [asyncio.create_task(talk(agents[n % 2])) for n in range(12)]
+        for turn in range(5):
+            before = len(done)
+            while len(done) < before + 20 and not any(task.done() for task in talking):
+                await asyncio.wait(talking, timeout=random.uniform(0, 0.1))
+            workers[turn % 2].signal(SIGKILL)
+            workers[turn % 2] = await service.worker(**settings)
+        enough.set()
+        await asyncio.gather(*talking)
+        ends = [await one.check(http) for one in done]
+
+    assert set(ends) <= {"completed", "interrupted"}
+    for one, end in zip(done, ends, strict=True):
+        assert end == "interrupted" or text_of(one.seen) in ("Bonjour", "Il était une fois.")
+    asked = "select count(*) from greffier.messages where role = 'user'"
+    assert await service.fetch(asked) == [(len(done),)]
+    completed = await service.fetch(
+        "select u.calls, u.input_tokens, u.output_tokens from greffier.usage u"
+        " join greffier.runs r on r.id = u.run_id"
+        " where u.provider = 'local' and r.status = 'completed'"
+    )
+    assert set(completed) == {(1, USAGE["prompt_tokens"], USAGE["completion_tokens"])}
+    await service.check()
+
+
 async def test_the_clock_jumps_an_hour_under_load(service: Service) -> None:
     """Leases end early or late; no run has two endings, no answer two authors, no order breaks."""
     settings = {"RUN_LEASE_SECONDS": "2"}
