@@ -50,7 +50,9 @@ async def test_every_event_that_is_sent_is_as_described(server: Running) -> None
             await bob.wait("presence")
             await http.delete(f"/v1/conversations/{talk}/participants/bob")
             await bob.wait("revoked")
-        async with server.http("ada") as http, server.app.service.work.running():
+        work = server.app.service.work
+        assert work is not None
+        async with server.http("ada") as http, work.running():
             chat = {"agent_id": str(ECHO_ID)}
             made = (await http.post("/v1/conversations", json=chat)).json()["id"]
             await ada.call("join", conversation_id=made)
