@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -13,8 +14,8 @@ from pathlib import Path
 from lab.hands import NOBODY, RECORD
 
 _PROGRAM = Path(__file__).with_name("hands.py")
-#: Seconds after which a queue that does not get empty is given up.
-PATIENCE = 300.0
+#: Seconds without a delivery after which a queue that does not get empty is given up.
+PATIENCE = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,22 +44,25 @@ async def drain(who: str, dsn: str, many: int, processes: int) -> Drained:
     found: list[tuple[int, int, int]] = []
     all_there = asyncio.Event()
     try:
-        async with asyncio.timeout(PATIENCE):
-            for worker in workers:
-                _say(worker)
-            began = asyncio.get_running_loop().time()
-            reading = [
-                asyncio.create_task(_read(worker, found, many, all_there)) for worker in workers
-            ]
-            await all_there.wait()
-            took = asyncio.get_running_loop().time() - began
-            for worker in workers:
-                assert worker.stdin is not None
-                worker.stdin.close()
-            spent = sum(await asyncio.gather(*reading))
-            for worker in workers:
-                if await worker.wait() != 0:
-                    raise RuntimeError(f"a worker of {who} broke")
+        for worker in workers:
+            _say(worker)
+        began = asyncio.get_running_loop().time()
+        reading = [asyncio.create_task(_read(worker, found, many, all_there)) for worker in workers]
+        while not all_there.is_set():
+            known = len(found)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE):
+                    await all_there.wait()
+            if len(found) == known:
+                raise RuntimeError(f"{who} stands still: {known} of {many} are delivered")
+        took = asyncio.get_running_loop().time() - began
+        for worker in workers:
+            assert worker.stdin is not None
+            worker.stdin.close()
+        spent = sum(await asyncio.gather(*reading))
+        for worker in workers:
+            if await worker.wait() != 0:
+                raise RuntimeError(f"a worker of {who} broke")
     finally:
         for worker in workers:
             if worker.returncode is None:

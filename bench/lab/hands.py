@@ -24,7 +24,7 @@ import asyncpg
 import structlog
 import uvloop
 
-from greffier.deliver.channels.protocol import OnUncertain, Outgoing, Result, Target
+from greffier.deliver.channels.protocol import Channel, OnUncertain, Outgoing, Result, Target
 from greffier.deliver.out import OutLanes
 from greffier.deliver.worker import Worker
 from greffier.errors import Problem
@@ -46,20 +46,17 @@ def deliver(conversation: int, seq: int) -> None:
     os.write(1, RECORD.pack(conversation, seq, time.perf_counter_ns()))
 
 
-class Nobody:
-    """A channel that leads nowhere (``channels.protocol.Channel``): all else is the product's."""
+class Nobody(Channel):
+    """A channel that leads nowhere: all else is the product's."""
 
     name: ClassVar[str] = CHANNEL
     default_on_uncertain: ClassVar[OnUncertain] = "resend"
     idempotent: ClassVar[bool] = True
 
-    def check_target(self, _target: Target) -> tuple[Problem, ...]:
+    def check_target(self, target: Target) -> tuple[Problem, ...]:
         """Find nothing wrong."""
+        del target
         return ()
-
-    def passes_over(self, _outgoing: Outgoing) -> str | None:
-        """Take every message."""
-        return None
 
     async def send(
         self,
@@ -72,17 +69,6 @@ class Nobody:
         del target, timeout
         deliver(outgoing.conversation_id.int & 0xFFFF_FFFF_FFFF, outgoing.seq)
         return Result("accepted", "")
-
-    async def probe(
-        self,
-        target: Target,
-        outgoing: Outgoing,
-        *,
-        timeout: float,
-    ) -> Result | None:
-        """Know nothing of an earlier try."""
-        del target, outgoing, timeout
-        return None
 
     async def close(self) -> None:
         """Close nothing."""
