@@ -102,6 +102,10 @@ def refused(answer: httpx2.Response, status: int, code: str) -> dict[str, Any]:
     assert problem["title"]
     assert problem["detail"]
     assert problem["request_id"] == answer.headers["x-request-id"]
+    if code == "validation":
+        faults = problem["errors"]
+        assert faults
+        assert all(fault.keys() == {"pointer", "code", "detail"} for fault in faults)
     return problem
 
 

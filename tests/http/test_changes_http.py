@@ -168,7 +168,8 @@ async def test_a_rewind_to_nowhere_is_refused(ada: Person, after: Any) -> None:
     await ada.http.post(f"{path(talk)}/rewind", json={"after_seq": 2})
     for wrong in (after, 3):
         answer = await ada.http.post(f"{path(talk)}/rewind", json={"after_seq": wrong})
-        refused(answer, 422, "validation")
+        (fault,) = refused(answer, 422, "validation")["errors"]
+        assert fault["pointer"] == "/after_seq"
 
     assert expect(await ada.http.get(path(talk)), 200)["rev"] == 3
 

@@ -112,6 +112,23 @@ async def test_an_id_with_other_words_is_refused(ada: Person) -> None:
     assert "secret" not in str(refused(answer, 409, "id-reused"))
 
 
+async def test_the_order_of_members_does_not_make_other_words(ada: Person) -> None:
+    """A client whose JSON library writes an object in another order sends the same message."""
+    made = await ada.create()
+    where = f"{path(made)}/messages"
+    said = {"type": "image_url", "image_url": {"url": "https://example.org/a.png", "detail": "low"}}
+    body = {"id": str(uuid.uuid4()), "parts": [said], "metadata": {"b": {"d": 1, "c": 2}, "a": 3}}
+    turned = {
+        "metadata": {"a": 3, "b": {"c": 2, "d": 1}},
+        "parts": [dict(reversed(said.items()))],
+        "id": body["id"],
+    }
+
+    first = expect(await ada.http.post(where, json=body), 201)
+
+    assert expect(await ada.http.post(where, json=turned), 200) == first
+
+
 async def test_a_replayed_batch_answers_200_with_what_is_there(ada: Person) -> None:
     """And a batch with one new message answers 201, the old ones as they are."""
     made = await ada.create()

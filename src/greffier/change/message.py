@@ -51,17 +51,22 @@ async def edit(
         raise Invalid(problems=(problem,))
     if len(content.encode()) > limits.content:
         raise PayloadTooLarge(f"/content has more than {limits.content} bytes.")
-    rows = await database.verb(
-        EDIT,
-        conversation_id,
-        speaker.actor,
-        seq,
-        content,
-        if_rev,
-        speaker.written_by,
-        again=if_rev is None,
-        touches=conversation_id,
-    )
+    try:
+        rows = await database.verb(
+            EDIT,
+            conversation_id,
+            speaker.actor,
+            seq,
+            content,
+            if_rev,
+            speaker.written_by,
+            again=if_rev is None,
+            touches=conversation_id,
+        )
+    except Invalid:
+        raise Invalid.at(
+            "/content", "no-words", "A message without words has none to edit."
+        ) from None
     return int(rows[0][0])
 
 

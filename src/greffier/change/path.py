@@ -35,10 +35,18 @@ async def rewind(
     if not 0 <= after_seq < 1 << 53:
         raise Invalid.at("/after_seq", "range", "It is 0 or a seq on the active path.")
     # A second call finds nothing left to remove.
-    (row,) = await database.verb(
-        REWIND, conversation_id, actor, after_seq, uuid7(), again=False, touches=conversation_id
-    )
+    try:
+        (row,) = await database.verb(
+            REWIND, conversation_id, actor, after_seq, uuid7(), again=False, touches=conversation_id
+        )
+    except Invalid:
+        raise off_path("/after_seq") from None
     return Rewound(row["removed"], row["rev"])
+
+
+def off_path(pointer: str) -> Invalid:
+    """Refuse a seq that a conversation cannot be rewound to."""
+    return Invalid.at(pointer, "off-path", "It is 0 or a seq on the active path.")
 
 
 async def activate(

@@ -55,19 +55,24 @@ async def set_participant(
         raise Invalid.at("/user_id", "too-long", f"At most {DEFAULT.name} bytes.")
     if role not in ("owner", "member", "viewer"):
         raise Invalid.at("/role", "role", "One of owner, member, viewer.")
-    (row,) = await database.verb(
-        SET,
-        conversation_id,
-        actor,
-        user,
-        role,
-        must_exist,
-        actor or "service",
-        uuid7(),
-        again=True,
-        touches=conversation_id,
-        people=True,
-    )
+    try:
+        (row,) = await database.verb(
+            SET,
+            conversation_id,
+            actor,
+            user,
+            role,
+            must_exist,
+            actor or "service",
+            uuid7(),
+            again=True,
+            touches=conversation_id,
+            people=True,
+        )
+    except Invalid:
+        raise Invalid.at(
+            "/role", "no-handover", "Only a room is handed over, and to somebody who is in it."
+        ) from None
     return int(row[0])
 
 

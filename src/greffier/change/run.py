@@ -8,6 +8,7 @@ from hashlib import blake2b
 from typing import Literal, TypeAlias
 from uuid import UUID
 
+from greffier.change.path import off_path
 from greffier.errors import Error, IdReused, Invalid, NotFound, QuotaExceeded, RunActive
 from greffier.model.draft import Checked, Speaker, check
 from greffier.model.ids import uuid7
@@ -86,24 +87,29 @@ async def start(
         NotFound, Gone, Forbidden, Archived, Unavailable: See the errors.
     """
     made = run_id or uuid7()
-    checked = None if message is None else check(message, speaker, limits=limits)
-    row = None if checked is None else Row._make(checked.columns)
-    found = await database.verb(
-        _START,
-        conversation_id,
-        speaker.actor,
-        made,
-        _hash(checked, rewind_after),
-        asked_by,
-        origin,
-        timedelta(seconds=delay),
-        rewind_after,
-        uuid7(),
-        *((None,) * len(Row._fields) if row is None else row),
-        # With an id of the caller's own a second call finds the first; ours is known to nobody, so
-        # that it does the same.
-        again=True,
+    checked = (
+        None if message is None else check(message, speaker, limits=limits, pointer="/message")
     )
+    row = None if checked is None else Row._make(checked.columns)
+    try:
+        found = await database.verb(
+            _START,
+            conversation_id,
+            speaker.actor,
+            made,
+            _hash(checked, rewind_after),
+            asked_by,
+            origin,
+            timedelta(seconds=delay),
+            rewind_after,
+            uuid7(),
+            *((None,) * len(Row._fields) if row is None else row),
+            # With an id of the caller's own a second call finds the first; ours is known to nobody,
+            # so that it does the same.
+            again=True,
+        )
+    except Invalid:
+        raise off_path("/rewind_after") from None
     answer = found[0]
     outcome: str = answer["outcome"]
     if outcome not in ("created", "attached"):

@@ -163,7 +163,9 @@ def check(new: NewAgent, rules: Rules = ANY, *, limits: Limits = DEFAULT) -> Che
     if problems:
         raise Invalid(problems=tuple(problems))
     columns = (new.name, new.provider, new.model, instructions, tools, params)
-    digest = blake2b(msgspec.json.encode(columns), digest_size=16).digest()
+    asked = (*columns[:4], new.tools or [], new.params or {})
+    # As with messages, the order of an object's members does not count.
+    digest = blake2b(msgspec.json.encode(asked, order="deterministic"), digest_size=16).digest()
     return Checked(columns, UUID(bytes=digest))
 
 

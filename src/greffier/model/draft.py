@@ -17,6 +17,8 @@ from greffier.model.limits import DEFAULT, Limits
 from greffier.model.message import Draft
 
 _encode = msgspec.json.Encoder().encode
+#: For hashes: a JSON object says the same in whatever order it is written.
+_ordered = msgspec.json.Encoder(order="deterministic").encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,8 @@ def check(
     """Check a draft against every rule, and hash what was asked for.
 
     The hash covers all that the caller said and the author, so that the same id with anything else
-    is told apart; it is BLAKE2b of their JSON, 16 bytes.
+    is told apart; it is BLAKE2b of their JSON, 16 bytes, in which the order of an object's members
+    does not count.
 
     Args:
         draft: What is to be said.
@@ -120,9 +123,9 @@ def check(
         ),
         digest_size=16,
     )
-    for encoded in (parts, calls, metadata):
+    for given in (draft.parts, draft.tool_calls, draft.metadata):
         # A mark between them, so that an absent one is told from an empty one.
-        digest.update(b"\xff" if encoded is None else encoded)
+        digest.update(_ordered(given) if given else b"\xff")
         digest.update(b"\xfe")
     request_hash = digest.digest()
     id_ = draft.id or uuid7()
