@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 from greffier import library
 from greffier.agents.asking import Runs
 from greffier.deliver.keeping import Endpoints, Sources
-from greffier.agents.asking import Runs
 
 T = TypeVar("T")
 

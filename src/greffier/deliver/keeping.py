@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -20,6 +20,7 @@ from greffier.model.endpoint import (
     NewEndpoint,
     OnUncertain,
     Ordering,
+    Targets,
 )
 from greffier.model.ids import as_id
 from greffier.model.message import Role
@@ -40,15 +41,12 @@ from greffier.model.source import (
 from greffier.read import endpoints as reads
 from greffier.store.database import Database
 
-if TYPE_CHECKING:
-    from greffier.deliver.targets import ChannelTargets
-
 T = TypeVar("T")
 _endpoint = msgspec.json.Decoder(Endpoint).decode
 _source = msgspec.json.Decoder(Source).decode
 
 
-def _targets() -> ChannelTargets:
+def _targets() -> Targets:
     # Settings and channels take their time to import, and few need them.
     from greffier.deliver.channels import open_channels  # noqa: PLC0415
     from greffier.deliver.targets import ChannelTargets  # noqa: PLC0415
@@ -60,13 +58,18 @@ def _targets() -> ChannelTargets:
 class Endpoints:
     """Say where messages go."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, targets: Targets | None = None) -> None:
+        """Make the part of the library that concerns endpoints.
+
+        Args:
+            database: Where.
+            targets: What is known of channels; by default those that the settings make.
+        """
         self._database = database
-        self._known: ChannelTargets | None = None
+        self._known = targets
 
     @property
-    def _targets(self) -> ChannelTargets:
-        """The channels that this process's settings make."""
+    def _targets(self) -> Targets:
         if self._known is None:
             self._known = _targets()
         return self._known

@@ -2727,7 +2727,7 @@ end $$;
 
 -- Promise: whether a message may leave for the endpoint now: 'go', and then its place among those that
 --          leave at once and its place in the minute are taken until p_hold is over; or 'wait', for
---          so long (null: until somebody resumes or enables it), or 'gone'.
+--          so long (null: until the endpoint goes on, which defer_v1 looks at), or 'gone'.
 -- How:     a slot is a row, so that who dies holding one holds it no longer than p_hold.  Of an
 --          endpoint that is left alone for a while, one message tries whether it is well again.
 --          Who has a slot and asks again keeps it.
@@ -2761,7 +2761,6 @@ begin
     end if;
     if e.held_until > v_now then
         why := 'failing';
-        wait := e.held_until - v_now;
         return;
     end if;
     if e.free_at > v_now and e.per_minute is not null then
@@ -2839,9 +2838,9 @@ begin
 end $$;
 
 -- Promise: the lane is let go, and no try is counted: due after p_wait, or, with null, when its endpoint
---          goes on.  False: it was no longer the caller's.
+--          goes on, or is to be tried again.  False: it was no longer the caller's.
 -- How:     whether the endpoint still stands still is asked under a lock on its row: whoever lets it go
---          on either has, or finds this lane waiting.
+--          on either has, or finds this lane waiting.  What waited together does not come back together.
 -- Locks:   the lane, then, with null, the endpoint's row, shared.
 create function defer_v1(
     p_conversation_id uuid, p_lane_id uuid, p_token uuid, p_wait interval
@@ -2850,21 +2849,23 @@ language plpgsql as $$
 declare
     v lanes := hold_lane_v1(p_conversation_id, p_lane_id, p_token);
     v_now timestamptz;
-    v_stands boolean := false;
+    v_due timestamptz;
+    e endpoints;
 begin
     if v.id is null then
         return false;
     end if;
     if p_wait is null then
-        select e.paused_at is not null or e.disabled_at is not null into v_stands
-        from endpoints e where e.id = v.endpoint_id for share;
+        select * into e from endpoints x where x.id = v.endpoint_id for share;
     end if;
     v_now := lane_clock();
+    v_due := case
+        when e.paused_at is not null or e.disabled_at is not null then 'infinity'
+        when e.held_until > v_now then v_now + (e.held_until - v_now) * (1 + random() / 2)
+        else v_now + coalesce(p_wait, '0') end;
     update lanes l set
         token = null, owner = null,
-        due_at = case when v.head_seq > v.tail_seq or v.paused_at is not null then null
-                      when v_stands then 'infinity'
-                      else v_now + coalesce(p_wait, '0') end
+        due_at = case when v.head_seq <= v.tail_seq and v.paused_at is null then v_due end
     where l.conversation_id = p_conversation_id and l.id = p_lane_id;
     return true;
 end $$;
