@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
+import pytest
 import pytest_asyncio
 
 from greffier.deliver.roster import Doing, Roster
 from greffier.read.audit import audit
 from greffier.store.database import open_database
+from helpers.documents import ROOT, blocks, shows, steps
 from helpers.lanes import ENDPOINT, Hand, Lane
 from helpers.postgres import connected
 
@@ -254,3 +259,96 @@ async def test_lanes_are_listed_page_by_page(cli: Cli, hand: Hand) -> None:
     assert (await cli("queue", "list", "--state", "parked")).err == "There is no such lane.\n"
     unknown = await cli("queue", "retry", ENDPOINT)
     assert (unknown.code, "[not-found]" in unknown.err) == (1, True)
+
+
+# -- the how-to page -------------------------------------------------------------------------------
+
+PAGE = ROOT / "docs/en/howto/operate-the-queue.md"
+
+
+def known(number: int) -> UUID:
+    """An id that a page can show."""
+    return UUID(f"0197f0c8-7a70-7bbb-8f6e-{number:012x}")
+
+
+async def lane_of(hand: Hand, number: int, *, messages: int = 2) -> Lane:
+    """A conversation of some messages, all of them for an endpoint of its own."""
+    talk, endpoint = known(number), known(0xE0 + number)
+    await hand.call(
+        "create_conversation_v1", talk, talk, "assistant", "", None, None, "ada", 30, "{}", [], []
+    )
+    for _ in range(messages):
+        await hand.say(talk)
+    await hand.live.execute(
+        "insert into endpoints (id, everywhere, channel, target, secrets, ordering, request_hash,"
+        " created_by, created_at) values ($1, false, 'webhook', $2, '{}', 'strict', '', 'root',"
+        " now())",
+        endpoint,
+        TARGET,
+    )
+    due = await hand.clock()
+    return Lane(talk, await hand.call("enqueue_v1", talk, "out", endpoint, 1, messages, due))
+
+
+async def stuck_as_on_the_page(hand: Hand) -> None:
+    """A message that kills its workers, an endpoint that is down, a worker that died just now."""
+    await lane_of(hand, 1)
+    for time in range(4):
+        await hand.shift(2 * time * MINUTES)
+        for claim in await hand.claim(owner=f"node-{time + 1}:4711", lease=60):
+            if not claim.parked:
+                await hand.intend(claim, 1)
+    down = await lane_of(hand, 2)
+    claim = await hand.claim_one()
+    await hand.live.execute(
+        "update endpoints set disabled_at = lane_clock(), disabled_reason = $2 where id = $1",
+        known(0xE2),
+        "Answered 410. It wants no more.",
+    )
+    await hand.call("defer_v1", *down, claim.token, None)
+    await lane_of(hand, 3)
+    claim = await hand.claim_one(owner="node-3:4711", lease=600)
+    await hand.intend(claim, 1)
+    await lives(hand, "node-3:4711", 1)
+    await hand.shift(10 * MINUTES)
+    await lives(hand, "node-4:4711", 0)
+
+
+async def lives(hand: Hand, worker: str, busy: int) -> None:
+    """A worker says that it lives."""
+    host, _, pid = worker.partition(":")
+    await hand.call(
+        "worker_lives_v1", worker, host, int(pid), "0", ["run", "out"], timedelta(hours=1), busy,
+        9, 0, 0, 0, None,
+    )  # fmt: skip
+
+
+async def goes_on(hand: Hand) -> None:
+    """The endpoint is enabled, and a worker sends what is due."""
+    await hand.live.execute("update endpoints set disabled_at = null, disabled_reason = null")
+    await hand.call("wake_endpoint_v1", known(0xE2))
+    for claim in await hand.claim():
+        for seq in range(claim.head, claim.tail + 1):
+            assert await hand.intend(claim, seq) == "go"
+            assert await hand.done(claim, seq, keep=30)
+
+
+async def test_the_page_shows_what_comes_of_each_command(
+    cli: Cli, hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Typed as it stands, in order; before its last block the endpoint is mended."""
+    monkeypatch.setenv("COLUMNS", "100")
+    await stuck_as_on_the_page(hand)
+    told = []
+    found = [one for one in blocks(PAGE) if one.tour]
+    assert [one.tour for one in found] == ["queue", "queue", "queue", "well"]
+    for block in found:
+        if block.tour == "well":
+            await goes_on(hand)
+        for step in steps(block.text):
+            name, *arguments = shlex.split(step.command)
+            assert name == "greffier"
+            said = await cli(*arguments)
+            if not shows(step.output, said.out + said.err):
+                told.append((step.command, step.output, said.out + said.err))
+    assert told == []

@@ -62,6 +62,7 @@ def table(
     *,
     head: Sequence[str] | None = None,
     right: Sequence[int] = (),
+    whole: Sequence[int] = (),
 ) -> None:
     """Write a table to stdout, at most as wide as the terminal, in colour only on one.
 
@@ -69,6 +70,7 @@ def table(
         rows: Cells; None is an empty one.
         head: Titles of the columns.
         right: Which columns hold numbers.
+        whole: Which columns are not to be broken, such as ids that somebody copies.
     """
     from rich.console import Console  # noqa: PLC0415 - 40 ms that --json need not pay
     from rich.table import Table  # noqa: PLC0415
@@ -81,6 +83,7 @@ def table(
             head[index] if head else "",
             justify="right" if index in right else "left",
             overflow="fold",
+            no_wrap=index in whole,
         )
     for line in lines:
         made.add_row(*(Text(cell) for cell in line))

@@ -423,18 +423,21 @@ def _show_parts(found: Diagnosis) -> None:
             ],
             head=("endpoint", "channel", "is", "failures", "waiting", "why"),
             right=(3, 4),
+            whole=(0,),
         )
 
 
 def _show_lanes(lanes: Sequence[Lane], was: Sequence[str] | None = None) -> None:
     rows: list[list[object]] = []
     for place, one in enumerate(lanes):
-        due = None if one.due_at is None else f"{one.due_at:%Y-%m-%d %H:%M:%S}"
+        due = None if one.due_at is None else f"{one.due_at:%m-%d %H:%M:%S}"
         row = [one.id, one.kind, one.state, f"{one.head_seq}/{one.tail_seq}", one.tries, due]
         why = one.park_reason or one.owner
         rows.append([*([was[place]] if was else []), *row, why])
-    head = ["lane", "kind", "state", "head/tail", "tries", "due", "reason or holder"]
-    table(rows, head=[*(["was"] if was else []), *head], right=(5,) if was else (4,))
+    head = ["lane", "kind", "state", "head", "tries", "due", "who or why"]
+    first = 1 if was else 0
+    head = [*(["was"] if was else []), *head]
+    table(rows, head=head, right=[first + 4], whole=range(first, first + 4))
 
 
 def _show_attempts(tried: Sequence[Attempt]) -> None:

@@ -320,8 +320,8 @@ def _about_workers(found: Diagnosis) -> list[Advice]:
             person=False,
             detail=f"Worker {one.id} has said nothing for "
             f"{duration((found.at - one.seen_at).total_seconds())} and holds "
-            f"{many(one.holds, 'lane')}: they come back by themselves when their leases end, or "
-            "now with greffier queue unlock --steal --execute.",
+            f"{many(one.holds, 'lane')}: what it holds comes back by itself when the lease ends, "
+            "or now with greffier queue unlock LANE --steal --execute",
         )
         for one in found.workers
         if one.holds and not one.alive
@@ -342,7 +342,7 @@ def _about_workers(found: Diagnosis) -> list[Advice]:
                 person=True,
                 detail=f"{are(found.long, 'lane')} worked on for more than {duration(LONG)}: see "
                 "greffier queue list --state leased; to take them away, whatever their worker "
-                "still writes is refused: greffier queue unlock LANE --steal --execute.",
+                "still writes is refused: greffier queue unlock LANE --steal --execute",
             )
         )
     ahead = [one.clock_ahead for one in found.workers if one.alive]
@@ -373,7 +373,7 @@ def _about_lanes(found: Diagnosis) -> list[Advice]:
                 detail=f"{are(parked, 'lane')} parked and waiting for a person, most often: "
                 f"{found.parked[0].reason if found.parked else 'no reason'}. When the cause is "
                 f"mended: greffier queue unlock{force} --execute{also}; to give up the message at "
-                "the head: greffier queue skip LANE --execute.",
+                "the head: greffier queue skip LANE --execute",
             )
         )
     if found.unsure_parked:
@@ -382,8 +382,8 @@ def _about_lanes(found: Diagnosis) -> list[Advice]:
                 code="uncertain",
                 person=True,
                 detail=f"{many(found.unsure_parked, 'message')} may have arrived or not: look at "
-                "the far side; if it did, greffier queue skip LANE --execute, if not, "
-                "greffier queue retry LANE.",
+                "the far side; if it did: greffier queue skip LANE --execute; if not: "
+                "greffier queue retry LANE",
             )
         )
     if found.doubles:
@@ -392,7 +392,7 @@ def _about_lanes(found: Diagnosis) -> list[Advice]:
                 code="doubles",
                 person=False,
                 detail=f"{many(found.doubles, 'message')} of the last day may have arrived twice: "
-                "each has two intents in its lane's journal (GET /v1/ops/attempts).",
+                "each has two intents in its lane's journal: greffier queue list LANE",
             )
         )
     if found.failed_today > FAILED:
@@ -410,7 +410,7 @@ def _about_lanes(found: Diagnosis) -> list[Advice]:
             Advice(
                 code="paused",
                 person=False,
-                detail=f"{are(paused, 'lane')} paused by a person: greffier queue resume LANE.",
+                detail=f"{are(paused, 'lane')} paused by a person: greffier queue resume LANE",
             )
         )
     return advice
