@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from greffier.deliver.channels.protocol import Outgoing, Result, Target

@@ -32,7 +32,8 @@ from greffier.store.database import Database
 CONCURRENCY = 64
 #: Seconds one message may take to leave.
 TIMEOUT = 20.0
-#: Seconds of the lease that must be left when a message leaves, beyond what it may take.
+#: Seconds of the lease that must be left when a message leaves, beyond what it may take; of a short
+#: lease a fifth.
 MARGIN = 5.0
 #: Seconds in which what came of a message is put on record when we are stopped.
 SETTLING = 5.0
@@ -167,7 +168,10 @@ class OutLanes:
         self._database = database
         self._channels = channels
         self._log = log
-        self._timeout = min(timeout, max(1.0, lease / 2 - MARGIN))
+        margin = min(MARGIN, lease / 5)
+        self._timeout = min(timeout, lease / 2 - margin)
+        #: What has to be left of a lease, and after which a place that was taken is free.
+        self._needed = timedelta(seconds=self._timeout + margin)
         self._random = random.Random()  # noqa: S311 - jitter
         #: How often which outcome came of which channel.
         self.sends: Counter[tuple[str, str]] = Counter()
@@ -244,7 +248,7 @@ class OutLanes:
 
     async def intend(self, held: Held, seq: int) -> str:
         """Put on record that a message is about to leave (``intend_v1``)."""
-        answer = await self._say(held, _INTEND, seq, timedelta(seconds=self._timeout + MARGIN))
+        answer = await self._say(held, _INTEND, seq, self._needed)
         return str(answer)
 
     async def take_back(self, held: Held, seq: int) -> None:
@@ -280,7 +284,7 @@ class OutLanes:
         answer = await self._say(
             held, _DONE, seq, *known, endpoint_id,
             timedelta(seconds=self.lease) if keep else None, then,
-            timedelta(seconds=self._timeout + MARGIN),
+            self._needed,
         )  # fmt: skip
         if answer == "zombie":
             raise Lost
@@ -340,7 +344,7 @@ class OutLanes:
             return True
         (answer,) = await self._database.verb(
             _ADMIT, endpoint.id, _holder(held),
-            timedelta(seconds=self._timeout + MARGIN), again=False,
+            self._needed, again=False,
         )  # fmt: skip
         if answer["answer"] == "go":
             return True

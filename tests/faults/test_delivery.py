@@ -1,0 +1,242 @@
+"""Messages arrive whoever is killed: real workers and receivers, the journal afterwards (P8)."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from itertools import pairwise
+from signal import SIGCONT, SIGKILL, SIGSTOP
+from typing import Any
+from uuid import UUID
+
+import pytest
+import pytest_asyncio
+
+from greffier.deliver.channels import Channels
+from greffier.deliver.channels.webhook import Webhook
+from greffier.deliver.keeping import Endpoints
+from greffier.deliver.targets import ChannelTargets
+from greffier.library import Greffier
+from greffier.read.audit import audit
+from greffier.store.database import open_database
+from helpers.hooks import Arrival, Gate, hooked
+from helpers.postgres import connected
+from helpers.receivers import response
+from helpers.serving import Running, started
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+PROGRAM = "from greffier.server.work import run; from greffier.settings import load; run(load())"
+LEASE = 5
+#: Time enough that many are killed while there is work, and little enough to wait for.
+KILLS = 8
+
+
+class Workers:
+    """Processes of ``greffier worker``, and a record they deliver from."""
+
+    def __init__(self, g: Greffier, live: Any, stack: ExitStack) -> None:
+        self.g, self.live, self._stack = g, live, stack
+        self.running: list[Running] = []
+
+    async def start(self, count: int = 1, **more: str) -> None:
+        """Start workers, and wait until they work."""
+        settings = {
+            "DATABASE_URL": self.g.database.dsn,
+            "ALLOW_PRIVATE_TARGETS": "true",
+            "LEASE_SECONDS": str(LEASE),
+            "MAX_ATTEMPTS": "20",
+            **more,
+        }
+        new = [
+            self._stack.enter_context(started(program=PROGRAM, **settings)) for _ in range(count)
+        ]
+        await asyncio.gather(*(asyncio.to_thread(one.until, " works as ") for one in new))
+        for one in new:
+            one.let_it_talk()
+        self.running += new
+
+    async def kill(self) -> None:
+        """Kill one of them, whichever."""
+        one = self.running.pop(random.randrange(len(self.running)))
+        one.process.send_signal(SIGKILL)
+        await asyncio.to_thread(one.ended)
+
+    async def until(self, query: str, *values: Any) -> Any:
+        """Ask the database until it says so."""
+        # Nobody calls, and the processors are for the workers.
+        while not (found := await self.live.fetchval(query, *values)):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        return found
+
+    async def settled(self) -> None:
+        """Wait until nothing is on its way or to be sent."""
+        await self.until(
+            "select not exists (select from lanes where kind = 'out' and parked_at is null"
+            " and head_seq <= tail_seq)"
+        )
+
+
+@pytest_asyncio.fixture
+async def workers(database: str) -> AsyncIterator[Workers]:
+    """A record; it audits clean afterwards."""
+    channels = Channels([Webhook(allow_private=True)])
+    with ExitStack() as stack:
+        async with open_database(database) as store, connected(database) as live:
+            g = Greffier(store)
+            g.endpoints = Endpoints(store, ChannelTargets(channels))
+            yield Workers(g, live, stack)
+            report = await audit(store)
+            assert report.clean, report.findings
+
+
+async def holds(workers: Workers, arrivals: dict[str, list[Arrival]], talks: dict[str, UUID],
+                many: int) -> int:  # fmt: skip
+    """Compare what receivers got with the journal; how many doubles there were.
+
+    I1 nothing is lost, I2 each accepted once, I3 and I4 in order, I5 each double is explained by
+    intents with rising fences.
+    """
+    doubles = 0
+    for path, talk in talks.items():
+        got = arrivals[path]
+        first = list(dict.fromkeys(one.seq for one in got))
+        assert first == list(range(1, many + 1)), (path, first)
+        rows = await workers.live.fetch(
+            "select seq, fence, outcome, settled_at from attempts where conversation_id = $1"
+            " order by settled_at, seq",
+            talk,
+        )
+        accepted = [row["seq"] for row in rows if row["outcome"] == "accepted"]
+        assert accepted == list(range(1, many + 1)), path
+        intents: dict[int, list[int]] = defaultdict(list)
+        for row in rows:
+            intents[row["seq"]].append(row["fence"])
+        calls: dict[int, list[Arrival]] = defaultdict(list)
+        for one in got:
+            calls[one.seq].append(one)
+        for seq, same in calls.items():
+            fences = [one.fence for one in same]
+            assert len({one.id for one in same}) == 1
+            assert len(set(fences)) == len(fences), (path, seq, fences)
+            assert set(fences) <= set(intents[seq]), (path, seq)
+            assert all(a < b for a, b in pairwise(fences)), (path, seq, fences)
+            doubles += len(same) - 1
+    return doubles
+
+
+async def test_two_thousand_messages_while_workers_are_killed(workers: Workers) -> None:
+    """Fifty conversations, each with a receiver of its own, and one that refuses everything.
+
+    Every second one of four workers is killed; every message arrives, first deliveries in order,
+    and what a receiver saw twice the journal explains.
+    """
+    many, rounds = 50, 40
+    async with hooked() as hook, hooked() as poison:
+        poison.usual = response(500)
+        talks: dict[str, UUID] = {}
+        for n in range(many):
+            talk = await workers.g.conversations.create(owner="ada")
+            target = f"http://127.0.0.1:{hook.port}/{n}"
+            await workers.g.endpoints.create(channel="webhook", target=target, conversation=talk.id)
+            talks[f"/{n}"] = talk.id
+        stuck = await workers.g.conversations.create(owner="ada")
+        await workers.g.endpoints.create(
+            channel="webhook", target=poison.url, conversation=stuck.id, max_attempts=1
+        )
+        await workers.start(4)
+
+        async def say() -> None:
+            await workers.g.messages.append(stuck.id, content="poison")
+            for round_ in range(rounds):
+                await asyncio.gather(
+                    *(
+                        workers.g.messages.append(talk, content=f"message {round_ + 1}")
+                        for talk in talks.values()
+                    )
+                )
+                # Spread over the kills: all at once they would be gone within two seconds.
+                await asyncio.sleep(KILLS / rounds)
+
+        async def kill() -> None:
+            for _ in range(KILLS):
+                await asyncio.sleep(1)
+                await workers.kill()
+                await workers.start()
+
+        await asyncio.gather(say(), kill())
+        await workers.settled()
+
+        arrivals: dict[str, list[Arrival]] = defaultdict(list)
+        for one in hook.arrivals:
+            arrivals[one.path].append(one)
+        doubles = await holds(workers, arrivals, talks, rounds)
+        assert len(hook.arrivals) == many * rounds + doubles
+        assert len(poison.arrivals) >= 1
+        assert await workers.live.fetchval(
+            "select park_reason from lanes where conversation_id = $1", stuck.id
+        )
+
+
+async def test_who_slept_past_its_lease_writes_nothing(workers: Workers) -> None:
+    """A stopped worker's lane goes on with another; what it says when it wakes is refused."""
+    async with hooked() as hook:
+        gate = Gate(response(200))
+        hook.answers.append(gate)
+        talk = await workers.g.conversations.create(owner="ada")
+        await workers.g.endpoints.create(channel="webhook", target=hook.url, conversation=talk.id)
+        await workers.start()
+        (sleeper,) = workers.running
+        for n in range(1, 4):
+            await workers.g.messages.append(talk.id, content=f"message {n}")
+        await gate.reached.wait()
+        sleeper.process.send_signal(SIGSTOP)
+        gate.open()
+        await workers.start()
+        await hook.until(4)
+        await workers.settled()
+
+        sleeper.process.send_signal(SIGCONT)
+        await workers.g.messages.append(talk.id, content="message 4")
+        await hook.until(5)
+        await workers.settled()
+
+        assert [one.seq for one in hook.arrivals] == [1, 1, 2, 3, 4]
+        assert await holds(workers, {"/hook": hook.arrivals}, {"/hook": talk.id}, 4) == 1
+        while not any("lane lost" in line for line in sleeper.said):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        assert sleeper.process.poll() is None
+
+
+async def test_what_kills_its_workers_is_parked(workers: Workers) -> None:
+    """After three lost leases, with the reason; a person may let it go on."""
+    async with hooked() as hook:
+        gate = Gate(response(200))
+        hook.answers.extend([gate] * 3)
+        talk = await workers.g.conversations.create(owner="ada")
+        await workers.g.endpoints.create(channel="webhook", target=hook.url, conversation=talk.id)
+        await workers.g.messages.append(talk.id, content="message 1")
+        for n in range(3):
+            await workers.start(MAX_ATTEMPTS="3")
+            await hook.until(n + 1)
+            await workers.kill()
+            # A jump of the clock for everybody, so that nobody has to wait for the lease to end.
+            await workers.live.execute(
+                "update identity set clock_shift = coalesce(clock_shift, '0') + '1 minute'"
+            )
+        await workers.start(MAX_ATTEMPTS="3")
+        reason = await workers.until("select park_reason from lanes")
+        assert reason == "its worker was lost 3 times"
+        gate.open()
+        assert (
+            await workers.live.fetchval(
+                "select unlock_v1(conversation_id, id, 3, true, false) from lanes"
+            )
+            == "parked"
+        )
+        await hook.until(4)
+        await workers.settled()
+        assert len({one.fence for one in hook.arrivals}) == 4
