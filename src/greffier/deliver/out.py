@@ -13,7 +13,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID, uuid5
@@ -500,6 +500,10 @@ class _Delivery:
                 return True
             self._intended = message.seq
         result = await self._try(message)
+        if result.external_id is not None and result.outcome == "accepted":
+            # The next of this claim goes behind it in its thread.
+            before = (*endpoint.previous[:1], result.external_id)
+            self._endpoint = endpoint = replace(endpoint, previous=before)
         verdict = lanes.judge(result, self._tries, endpoint, self._channel)
         self._tries = 0
         if verdict.done:
