@@ -47,7 +47,6 @@ from greffier.model.conversation import (
     Kind,
     MemberRole,
     NewConversation,
-    NewParticipant,
 )
 from greffier.model.draft import SERVICE, Speaker
 from greffier.model.ids import as_id
@@ -80,10 +79,19 @@ _conversation = msgspec.json.Decoder(Conversation).decode
 _message = msgspec.json.Decoder(Message).decode
 _page = msgspec.json.Decoder(Page).decode
 _change = msgspec.json.Decoder(Change).decode
+T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 UNSET = msgspec.UNSET
 #: What agents are held to: which providers there are is in the settings of who runs them.
 RULES = Rules(script=check_script)
+
+
+def _converted(value: Any, kind: type[T]) -> T:
+    """Make a typed value of a caller's, whose faults are refusals like any other."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise Invalid(str(error)) from error
 
 
 def _speaker(actor: str | None) -> Speaker:
@@ -125,7 +133,7 @@ class Conversations:
         Raises:
             Invalid, IdReused, SubjectTaken, Gone, Unavailable: See the errors.
         """
-        new = msgspec.convert(
+        new = _converted(
             {
                 "id": None if id is None else as_id(id),
                 "kind": kind,
@@ -136,7 +144,7 @@ class Conversations:
                 "metadata": None if metadata is None else dict(metadata),
                 "participants": None
                 if participants is None
-                else [NewParticipant(user, role) for user, role in participants.items()],  # type: ignore[arg-type]
+                else [{"user_id": user, "role": role} for user, role in participants.items()],
             },
             NewConversation,
         )
@@ -355,7 +363,7 @@ class Messages:
             role=role,
             content=content,
             parts=None if parts is None else [dict(part) for part in parts],
-            tool_calls=None if tool_calls is None else msgspec.convert(tool_calls, list[ToolCall]),
+            tool_calls=None if tool_calls is None else _converted(tool_calls, list[ToolCall]),
             tool_call_id=tool_call_id,
             name=name,
             reasoning=reasoning,
@@ -382,12 +390,7 @@ class Messages:
             messages: ``greffier.Draft`` values, or mappings with the same names.
             actor: The user who says them; None is the service.
         """
-        try:
-            drafts = [
-                one if isinstance(one, Draft) else msgspec.convert(one, Draft) for one in messages
-            ]
-        except msgspec.ValidationError as error:
-            raise Invalid(str(error)) from error
+        drafts = [one if isinstance(one, Draft) else _converted(one, Draft) for one in messages]
         return await self._append(conversation_id, drafts, actor)
 
     async def _append(
@@ -594,10 +597,7 @@ class Agents:
 
 
 def _tools(given: Sequence[Tool | Mapping[str, Any]] | None) -> list[Tool] | None:
-    try:
-        return None if given is None else msgspec.convert(given, list[Tool])
-    except msgspec.ValidationError as error:
-        raise Invalid(str(error)) from error
+    return None if given is None else _converted(given, list[Tool])
 
 
 class Greffier:

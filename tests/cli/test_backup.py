@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,10 +29,12 @@ async def test_what_is_backed_up_comes_back_whole(
     """Every message, under an epoch of its own, and the audit finds nothing."""
     talk = await fill(database)
     file = tmp_path / "record.dump"
-    made = await cli("backup", str(file), "--database-url", database)
+    made = await cli("backup", str(file), "--json", "--database-url", database)
     assert made.code == 0, made.err
-    came = await cli("restore", str(file), "--database-url", empty_database)
+    assert json.loads(made.out) == {"file": str(file), "bytes": file.stat().st_size}
+    came = await cli("restore", str(file), "--json", "--database-url", empty_database)
     assert came.code == 0, came.err
+    assert json.loads(came.out) == {"file": str(file), "restored": True}
     audited = await cli("audit", "--database-url", empty_database)
     assert audited.code == 0, audited.err
     async with connected(database) as old_one, connected(empty_database) as new_one:

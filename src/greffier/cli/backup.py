@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from greffier.cli import exits
-from greffier.cli.common import Config, DatabaseUrl, DataDir, load_settings, run, server
-from greffier.cli.output import talk
+from greffier.cli.common import Config, DatabaseUrl, DataDir, Json, load_settings, run, server
+from greffier.cli.output import emit_json, talk
 
 if TYPE_CHECKING:
     from greffier.settings import Settings
@@ -22,6 +22,7 @@ BackupFile = Annotated[Path, typer.Argument(metavar="FILE", show_default=False)]
 def backup(
     file: BackupFile,
     *,
+    json: Json = False,
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
     config: Config = None,
@@ -35,7 +36,10 @@ def backup(
         talk(f"{file} is there already; nothing was written.")
         raise typer.Exit(exits.REFUSED)
     run(_backup(settings, file))
-    talk(f"{file}: {file.stat().st_size} bytes.")
+    size = file.stat().st_size
+    talk(f"{file}: {size} bytes.")
+    if json:
+        emit_json({"file": str(file), "bytes": size})
 
 
 async def _backup(settings: Settings, file: Path) -> None:
@@ -58,6 +62,7 @@ async def _backup(settings: Settings, file: Path) -> None:
 def restore(
     file: BackupFile,
     *,
+    json: Json = False,
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
     config: Config = None,
@@ -76,6 +81,8 @@ def restore(
         talk(f"This database has a record already (its schema is {state}); nothing was changed.")
         raise typer.Exit(exits.REFUSED)
     talk("Restored. `greffier audit` proves it.")
+    if json:
+        emit_json({"file": str(file), "restored": True})
 
 
 async def _restore(settings: Settings, file: Path) -> str | None:

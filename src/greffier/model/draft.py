@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 from uuid import UUID
 
 import msgspec
@@ -14,7 +14,9 @@ from greffier.errors import Invalid, PayloadTooLarge, Problem
 from greffier.model import jsonb, text
 from greffier.model.ids import uuid7
 from greffier.model.limits import DEFAULT, Limits
-from greffier.model.message import Draft
+from greffier.model.message import Draft, Role
+
+_ROLES: tuple[Role, ...] = get_args(Role)
 
 _encode = msgspec.json.Encoder().encode
 #: For hashes: a JSON object says the same in whatever order it is written.
@@ -74,7 +76,7 @@ def check(
     """
     if (
         draft.content
-        and draft.role != "tool"
+        and draft.role in ("user", "assistant", "system")
         and not (draft.parts or draft.tool_calls or draft.metadata)
         and draft.said_at is None
         and draft.tool_call_id is draft.name is draft.reasoning is None
@@ -262,6 +264,8 @@ def _rule_problems(draft: Draft, pointer: str, *, lenient: bool) -> list[Problem
     def say(field: str, code: str, detail: str) -> None:
         problems.append(Problem(f"{pointer}/{field}", code, detail))
 
+    if draft.role not in _ROLES:
+        say("role", "choice", f"One of {', '.join(_ROLES)}.")
     if draft.role == "user" and not draft.content and not draft.parts and not lenient:
         say("content", "empty", "A message of role user needs content or parts.")
     if draft.role in ("tool", "system") and draft.content is None and not draft.parts:
