@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
 from helpers.api import Person
-from helpers.following import Event, text_of, whole
+from helpers.following import Event, Following, text_of, whole
 from helpers.working import Working, working
 
 pytestmark = pytest.mark.slow
@@ -69,3 +70,38 @@ async def test_wires_that_are_cut_double_nothing(postgres: str, template: str) -
         assert await work.fetch("select count(*) from greffier.messages where role = 'user'") == [
             (MANY,)
         ]
+
+
+async def test_an_answer_outlasts_a_database_that_is_away(postgres: str, template: str) -> None:
+    """For longer than anybody waits for it, as long as the lease lives: then all is said, once.
+
+    What was under way when it went is said again as it was, and nothing else with it.
+    """
+    async with working(postgres, template, patience=0.2, run_lease_seconds=60) as work:
+        script = [
+            {"after_ms": 10, "event": "content.delta", "data": {"text": word}} for word in WORDS * 4
+        ]
+        agent = await work.agent(provider="script", params={"script": script})
+        eve = work.person("eve")
+        async with eve.http, AsyncExitStack() as stack:
+            streams: list[Following] = []
+            for _ in range(MANY):
+                talk = await work.talk(eve, agent)
+                asked = {"message": {"content": "Raconte."}}
+                streams.append(await stack.enter_async_context(work.run(eve, talk, asked)))
+            for _ in range(3):
+                for stream in streams:
+                    await stream.until("content.delta")
+                # Cut first: some of what was sent is stored, and nobody is told.
+                work.wire.cut()
+                await work.wire.down()
+                await asyncio.sleep(0.5)
+                await work.wire.up()
+            heard = [await stream.rest() for stream in streams]
+
+            for events in heard:
+                whole(events)
+                assert events[-1].name == "run.completed"
+                assert text_of(events) == "".join(WORDS * 4)
+                message = next(one for one in events if one.name == "message").data["message"]
+                assert message["content"] == text_of(events)

@@ -110,6 +110,7 @@ async def test_a_worker_that_slept_past_its_lease_writes_nothing(service: Servic
             first.signal(SIGSTOP)
             await service.worker(**lease)
         assert {await one.check(http) for one in listeners} == {"interrupted"}
+        assert await service.fetch("select max(refused) from greffier.lanes") == [(0,)]
         record = await service.fetch("select m::text from greffier.messages m order by 1")
         runs = await service.fetch("select r::text from greffier.runs r order by 1")
 

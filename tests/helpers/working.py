@@ -104,14 +104,23 @@ class Working(Served):
 
 
 @contextlib.asynccontextmanager
-async def working(postgres: str, template: str, **more: Any) -> AsyncIterator[Working]:
-    """Serve a new database; at the end it audits clean, and what is counted is what was said."""
+async def working(
+    postgres: str, template: str, *, patience: float = 10.0, **more: Any
+) -> AsyncIterator[Working]:
+    """Serve a new database; at the end it audits clean, and nothing was logged as broken.
+
+    Args:
+        postgres: A superuser's URL.
+        template: What the database is a copy of.
+        patience: Seconds that a call goes on trying while the database is away.
+        more: Settings.
+    """
     log = io.BytesIO()
     with openai_server() as provider:
         async with (
             new_database(postgres, f"template {template}") as dsn,
             proxied(dsn) as wire,
-            open_database(wire.dsn) as database,
+            open_database(wire.dsn, patience=patience) as database,
         ):
             entry = {"kind": "openai", "base_url": provider.url, "prices": PRICES, "tries": 1}
             app = create_app(
