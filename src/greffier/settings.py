@@ -9,6 +9,7 @@ is put together from all of them, field by field.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 import tomllib
@@ -16,7 +17,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -33,9 +34,11 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+from pydantic_settings import SettingsError as UnreadableError
 
 from greffier.errors import SettingsError
 
@@ -158,9 +161,10 @@ class Settings(BaseSettings):
     """``postgresql://…`` of your own PostgreSQL, 15 or newer. Without it a private PostgreSQL is
     kept in the data folder."""
 
-    replica_urls: list[SecretStr] = Field(default=[])
-    """Standbys of ``DATABASE_URL``, as a JSON list of URLs. A reader who sends back the
-    ``Greffier-Position`` of their last write may be answered by one that has reached it."""
+    replica_urls: Annotated[list[SecretStr], NoDecode] = Field(default=[])
+    """Standbys of ``DATABASE_URL``: a list of URLs, in a variable separated by commas or as JSON.
+    A reader who sends back the ``Greffier-Position`` of their last write may be answered by one
+    that has reached it."""
 
     data_dir: Path | None = None
     """The data folder: the private PostgreSQL, and in local mode the secret that signs tokens. By
@@ -289,6 +293,25 @@ class Settings(BaseSettings):
                 raise ValueError("a name is of small letters and digits, joined by _ or -")
         return value
 
+    @field_validator("replica_urls", mode="before")
+    @classmethod
+    def _are_listed(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if not value.lstrip().startswith("["):
+            return [url.strip() for url in value.split(",") if url.strip()]
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValueError("it is no JSON list") from None
+
+    @field_validator("replica_urls")
+    @classmethod
+    def _are_postgresql(cls, value: list[SecretStr]) -> list[SecretStr]:
+        for url in value:
+            cls._is_postgresql(url)
+        return value
+
     @field_validator("database_url")
     @classmethod
     def _is_postgresql(cls, value: SecretStr | None) -> SecretStr | None:
@@ -357,6 +380,9 @@ def load(command_line: Mapping[str, Any] | None = None, *, config: Path | None =
     except ValidationError as error:
         lines = [_complaint(dict(one), said) for one in error.errors(include_url=False)]
         raise SettingsError("\n".join(lines)) from None
+    except UnreadableError as error:
+        # A table in a variable; pydantic names the setting and, in its cause, what was said.
+        raise SettingsError(f"{str(error)[:1].upper()}{str(error)[1:]}: it is no JSON.") from None
     finally:
         _config.reset(chosen)
 

@@ -67,6 +67,41 @@ def test_a_secret_may_be_in_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert not found.local_mode
 
 
+@pytest.mark.parametrize(
+    ("said", "urls"),
+    [
+        ("postgresql://a/x", ["postgresql://a/x"]),
+        (" postgres://a/x , postgresql://b/x,", ["postgres://a/x", "postgresql://b/x"]),
+        ('["postgresql://a/x?options=1,2"]', ["postgresql://a/x?options=1,2"]),
+        ("[]", []),
+    ],
+)
+def test_standbys_are_listed_as_variables_list_things(
+    monkeypatch: pytest.MonkeyPatch, said: str, urls: list[str]
+) -> None:
+    """Separated by commas, or as JSON where an address has one."""
+    monkeypatch.setenv("GREFFIER_REPLICA_URLS", said)
+
+    assert [url.get_secret_value() for url in load().replica_urls] == urls
+
+
+@pytest.mark.parametrize(
+    ("variable", "said"),
+    [("REPLICA_URLS", "[s3cret"), ("REPLICA_URLS", "mysql://s3cret"), ("PROVIDERS", "s3cret")],
+)
+def test_what_cannot_be_read_is_a_fault_of_the_setting(
+    monkeypatch: pytest.MonkeyPatch, variable: str, said: str
+) -> None:
+    """It is named, and what was said is not told: it may hold a password."""
+    monkeypatch.setenv(f"GREFFIER_{variable}", said)
+
+    with pytest.raises(SettingsError) as told:
+        load()
+
+    assert variable.lower() in str(told.value).lower()
+    assert "s3cret" not in str(told.value)
+
+
 def test_an_empty_variable_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A compose file passes those that are not set as empty."""
     monkeypatch.setenv("GREFFIER_JWT_SECRET", "")
