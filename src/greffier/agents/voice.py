@@ -247,7 +247,7 @@ class Voices:
             before = voice.last
             voice.stored(last[voice.run_id], calls)
             if not voice.lost:
-                voice.held.renewed(now)
+                voice.held.written(now)
                 self._told(
                     voice.held.claim.conversation_id,
                     voice.run_id,

@@ -289,7 +289,7 @@ class OutLanes:
         if answer == "zombie":
             raise Lost
         if keep:
-            held.renewed(asked_at)
+            held.written(asked_at)
         return str(answer)
 
     async def failed(self, held: Held, seq: int, result: Result, verdict: Verdict) -> None:
@@ -311,7 +311,7 @@ class OutLanes:
             verdict.park, timedelta(seconds=self.lease) if keep else None,
         )  # fmt: skip
         if keep:
-            held.renewed(asked_at)
+            held.written(asked_at)
 
     async def _write(self, held: Held, sql: str, *args: object) -> None:
         if not await self._say(held, sql, *args):

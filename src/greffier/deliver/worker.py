@@ -61,6 +61,10 @@ class Held:
         if self._deadline is not None and not self._deadline.expired():
             self._deadline.reschedule(self.until)
 
+    def written(self, asked_at: float) -> None:
+        """Hear that a write was taken: five sixths of a lease are left at least (``renewed``)."""
+        self.renewed(asked_at - self.lease / 6)
+
     def lose(self) -> None:
         """Hear that the lane is somebody else's: whoever works on it is stopped."""
         if self.settling:

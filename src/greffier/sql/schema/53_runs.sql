@@ -459,8 +459,8 @@ begin
     begin_run_v1.rev := v.rev;
 end $$;
 
--- Promise: for each run its events are stored under its next ids, and its lease lasts p_lease from
---          now; or it is not the caller's any more (last_event null), and nothing of it is.  An event
+-- Promise: for each run its events are stored under its next ids, and its lease lasts five sixths of
+--          p_lease from now at least (renewed); or it is not the caller's any more (last_event null), and nothing of it is.  An event
 --          'usage' is no event: what its JSON says is added to the run's account.  Said again by the
 --          same holder, because the answer was lost on the way, it is stored once.
 -- How:     many runs in one commit; p_sizes says how many events each has, p_known and p_calls what
@@ -522,8 +522,10 @@ begin
             elsif r.last_event = q.known + v_said and r.calls = q.calls + u.calls then
                 last_event := r.last_event;
             end if;
-            update lanes x set due_at = v_clock + p_lease
-            where x.conversation_id = q.conversation_id and x.id = q.lane;
+            if l.due_at <> renewed(l.due_at, v_clock, p_lease) then
+                update lanes x set due_at = v_clock + p_lease
+                where x.conversation_id = q.conversation_id and x.id = q.lane;
+            end if;
         end if;
         return next;
     end loop;
