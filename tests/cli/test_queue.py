@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import signal
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from uuid import UUID
 import pytest
 import pytest_asyncio
 
+from cli.conftest import start
 from greffier.deliver.roster import Doing, Roster
 from greffier.read.audit import audit
 from greffier.store.database import open_database
@@ -259,6 +261,30 @@ async def test_lanes_are_listed_page_by_page(cli: Cli, hand: Hand) -> None:
     assert (await cli("queue", "list", "--state", "parked")).err == "There is no such lane.\n"
     unknown = await cli("queue", "retry", ENDPOINT)
     assert (unknown.code, "[not-found]" in unknown.err) == (1, True)
+
+
+async def test_a_worker_that_is_stopped_leaves_and_one_that_is_killed_is_missed(
+    cli: Cli, hand: Hand
+) -> None:
+    """The first says so itself; of the second it is seen that it has fallen silent."""
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        process = await start("worker")
+        assert process.stderr is not None
+        while not (name := re.search("works as (.+)", (await process.stderr.readline()).decode())):
+            assert process.returncode is None
+        found = (await cli("queue", "diagnose", "--json")).json()
+        while not found["workers"]:
+            found = (await cli("queue", "diagnose", "--json")).json()
+        (one,) = found["workers"]
+        assert (one["id"], one["alive"], one["kinds"]) == (name[1], True, ["run", "out"])
+        process.send_signal(how)
+        await process.wait()
+        found = (await cli("queue", "diagnose", "--json")).json()
+        if how == signal.SIGTERM:
+            assert found["workers"] == []
+    await hand.shift(1 * MINUTES)
+    (one,) = (await cli("queue", "diagnose", "--json")).json()["workers"]
+    assert not one["alive"]
 
 
 # -- the how-to page -------------------------------------------------------------------------------

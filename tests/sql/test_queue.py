@@ -127,7 +127,19 @@ async def test_a_list_goes_on_where_it_ended(hand: Hand, db: Database) -> None:
 
 
 @pytest.mark.parametrize(
-    "cursor", ["", "x", "LTEyfA", "w6k", "fA", "OTk5OS05OS05OSA5OTo5OTo5OXwx", "\x00"]
+    "cursor",
+    [
+        "",
+        "x",
+        "1.2.3",
+        "٣.٣",
+        f"1.{'9' * 5000}",
+        "LTEyfA",
+        "w6k",
+        "fA",
+        "OTk5OS05OS05OSA5OTo5OTo5OXwx",
+        "\x00",
+    ],
 )
 async def test_a_cursor_that_is_none_of_ours_is_refused(db: Database, cursor: str) -> None:
     """In words, before it reaches the database."""

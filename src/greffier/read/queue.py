@@ -46,6 +46,8 @@ _QUICK = 0.5
 
 _LANE: Final = msgspec.json.Decoder(Lane)
 _FIRST = UUID(int=0)
+#: A try's place in a journal: seq and fence, both below 2^63.
+_TRY = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})")
 
 
 async def diagnose(database: Database, *, max_attempts: int = 3) -> Diagnosis:
@@ -205,10 +207,10 @@ async def attempts(
     most = (1 << 63) - 1
     seq, fence = most, most
     if cursor is not None:
-        parts = cursor.split(".")
-        if len(parts) != 2 or not all(one.isascii() and one.isdigit() for one in parts):
+        parts = _TRY.fullmatch(cursor)
+        if parts is None:
             raise _no_cursor()
-        seq, fence = (min(int(one), most) for one in parts)
+        seq, fence = int(parts[1]), int(parts[2])
     rows = await database.read("attempts_of_lane", lane_id, seq, fence, limit + 1)
     found = [Attempt(**dict(row)) for row in rows[:limit]]
     last = found[-1] if len(rows) > limit else None
