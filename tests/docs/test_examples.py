@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from helpers.documents import ROOT, Served, served
+from helpers.receivers import free_port
 
 EXAMPLES = ROOT / "examples"
 ID = "0197f0c8-7a70-7bbb-8f6e-000000000001"
@@ -88,3 +89,46 @@ def test_every_example_is_run_here() -> None:
     source = Path(__file__).read_text(encoding="utf-8")
     for example in EXAMPLES.iterdir():
         assert example.name in source
+
+
+def test_the_receiver_verifies_and_prints_what_is_said_once(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Signed with the secret that the endpoint was made with; the pages show the same program."""
+    program = EXAMPLES / "receiver.py"
+    shown = program.read_text(encoding="utf-8").partition("import sys\n")[2]
+    for language in ("en", "fr"):
+        page = ROOT / "docs" / language / "howto" / "webhooks.md"
+        assert shown.strip() in page.read_text(encoding="utf-8")
+    api = (
+        'api() { curl -sS -H "Authorization: Bearer $(.venv/bin/greffier token $WHO)" '
+        '-H "Content-Type: application/json" "http://127.0.0.1:8080/v1$@"; }'
+    )
+    port = free_port()
+    hook = json.dumps({"channel": "webhook", "target": f"http://127.0.0.1:{port}/"})
+    with served(
+        tmp_path_factory.mktemp("receiver"), GREFFIER_ALLOW_PRIVATE_TARGETS="true"
+    ) as server:
+        made = f"api /endpoints -d '{hook}' | grep -o 'whsec_[^\"]*'"
+        *_, secret = server.types([api, "WHO='--user root --admin'", made])
+        with subprocess.Popen(
+            [sys.executable, str(program), secret.strip(), str(port)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        ) as receiver:
+            try:
+                server.types(
+                    [
+                        api,
+                        "WHO='--user ada'",
+                        f"""api /conversations -d '{{"id": "{ID}"}}'""",
+                        f"""api /conversations/{ID}/messages -d '{{"content": "Bonjour"}}'""",
+                        f"""api /conversations/{ID}/messages -d '{{"content": "Encore"}}'""",
+                    ]
+                )
+                assert receiver.stdout is not None
+                said = [receiver.stdout.readline() for _ in range(2)]
+                assert said == ["1 Bonjour\n", "2 Encore\n"]
+            finally:
+                receiver.kill()
