@@ -17,6 +17,7 @@ from greffier.errors import Invalid
 from greffier.model.ids import uuid7
 from greffier.model.queue import (
     LANE_STATES,
+    NOT_MADE,
     Diagnosis,
     EndpointLine,
     LaneState,
@@ -213,6 +214,20 @@ async def test_what_may_have_arrived_twice_is_counted_once_a_message(
 
     await hand.shift(25)
     assert (await queue.diagnose(db)).doubles == 0
+
+
+async def test_a_try_that_was_not_made_is_no_double(hand: Hand, db: Database) -> None:
+    """An endpoint that asks a person first is sent nothing, however often its lane is claimed."""
+    await hand.lane()
+    await hand.intend(await hand.claim_one(lease=60), 1)
+    await hand.shift(2 * MINUTE)
+    claim = await hand.claim_one()
+    await hand.intend(claim, 1)
+    await hand.call(
+        "fail_v1", *claim.lane, claim.token, 1, "uncertain", NOT_MADE, None, None, "uncertain"
+    )
+    found = await queue.diagnose(db)
+    assert (found.doubles, found.unsure_parked) == (0, 1)
 
 
 async def test_a_dead_worker_s_message_is_sent_again_and_counted(hand: Hand, db: Database) -> None:
@@ -428,7 +443,7 @@ async def test_what_is_asked_often_reads_what_it_is_about_and_no_more(
         "attempts_of_lane": (50, [lane, 100, 100, 20]),
         "lanes_to_unlock": (2000, [3, True, True, None, None, None]),
         # A day of ten that are three days apart, and of a month of runs; by whole blocks.
-        "queue_journal": (60_000, []),
+        "queue_journal": (60_000, [""]),
         "queue_runs": (10_000, []),
     }
     # Within one transaction, for that is what the view counts.

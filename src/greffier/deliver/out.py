@@ -25,6 +25,7 @@ from greffier.deliver.lanes import LaneKind
 from greffier.deliver.times import Times
 from greffier.deliver.worker import Held, Lost
 from greffier.errors import Error, Unavailable
+from greffier.model.queue import NOT_MADE
 from greffier.model.retry import STANDARD, Retry
 from greffier.store.database import Database
 
@@ -396,11 +397,11 @@ class OutLanes:
         if message.unsure:
             policy = endpoint.on_uncertain or channel.default_on_uncertain
             if policy == "park":
-                return Result("uncertain", "an earlier try may have arrived")
+                return Result("uncertain", NOT_MADE)
             if policy == "probe":
                 found = await channel.probe(endpoint.target, outgoing, timeout=self._timeout)
                 if found is None or found.outcome in ("accepted", "uncertain"):
-                    return found or Result("uncertain", "an earlier try may have arrived")
+                    return found or Result("uncertain", NOT_MADE)
         began = asyncio.get_running_loop().time()
         self.doubles += message.unsure
         result = await channel.send(endpoint.target, outgoing, timeout=self._timeout)

@@ -37,6 +37,10 @@ CLOCK = 60.0
 SNAPSHOT = 10 * 60.0
 
 
+#: What the journal says of a try that was not made, since an earlier one may have arrived.
+NOT_MADE: Final = "an earlier try may have arrived"
+
+
 class Lane(msgspec.Struct, frozen=True, kw_only=True):
     """A lane: one ordered stream of work, to one endpoint (``out``) or for an agent (``run``).
 

@@ -16,6 +16,7 @@ from greffier.errors import Invalid, NotFound
 from greffier.model.ids import parse_uuid
 from greffier.model.queue import (
     LONG,
+    NOT_MADE,
     SILENT,
     Advice,
     Alert,
@@ -84,7 +85,7 @@ async def _rows(live: Connection, max_attempts: int) -> dict[str, Any]:
         ("queue_parked", (max_attempts, NAMED)),
         ("queue_workers", (silent, NAMED)),
         ("queue_endpoints", (NAMED,)),
-        ("queue_journal", ()),
+        ("queue_journal", (NOT_MADE,)),
         ("queue_runs", ()),
         ("queue_tables", ()),
     ):

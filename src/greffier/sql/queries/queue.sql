@@ -84,9 +84,10 @@ order by e.disabled_at, e.failing_since, e.paused_at, e.id
 limit $1;
 
 -- name: queue_journal
--- The last day's journal: messages of which more than one try may have arrived, and those given up.
+-- $1 what the journal says of a try that was not made.  The last day's journal: messages of which more
+-- than one try may have arrived, and those given up.
 with clock as materialized (select lane_clock() as now), recent as materialized (
-    select a.conversation_id, a.lane_id, a.seq, a.fence, a.outcome
+    select a.conversation_id, a.lane_id, a.seq, a.fence, a.outcome, a.detail
     from attempts a
     -- Both bounds, or the planner takes it for a third of the table and reads all of it.
     where a.intended_at > (select now - interval '1 day' from clock)
@@ -97,10 +98,10 @@ select
     (
         select count(distinct (a.conversation_id, a.lane_id, a.seq))
         from recent a
-        where (a.outcome is null or a.outcome = 'uncertain') and exists (
+        where (a.outcome is null or a.outcome = 'uncertain') and a.detail is distinct from $1 and exists (
             select from attempts b
             where b.conversation_id = a.conversation_id and b.lane_id = a.lane_id and b.seq = a.seq
-              and b.fence > a.fence
+              and b.fence > a.fence and b.detail is distinct from $1
               and (b.outcome is null or b.outcome in ('accepted', 'uncertain')))
     ) as doubles,
     (
