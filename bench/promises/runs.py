@@ -95,7 +95,7 @@ async def _paces(there: Answering, meter: Meter, scale: Scale, talks: Sequence[U
         return Round(many, many * pace.tokens, ours, alone, later, spent)
 
     lines: list[Line] = []
-    rounds = min(scale.effort.rounds, ROUNDS)
+    rounds = min(scale.effort.rounds - 1, ROUNDS) or 1
     for many in (1, len(talks)):
         # What an answer costs of itself: most of it is no word.
         short = [await round_(many, Pace(1, 1)) for _ in range(rounds + 1)][1:]
