@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import uuid
 
+import msgspec
 import pytest
 
 import greffier
 from greffier.client import Unanswered, connect
 from greffier.errors import Forbidden, Gone, IdReused, Invalid, NotFound, Unauthenticated
 from greffier.model.message import Draft
+from greffier.server.auth import issue
+from helpers.api import SECRET
 from helpers.crowd import token
 from live.conftest import Running, a_name
 
@@ -48,6 +51,35 @@ async def test_messages_are_the_library_s_values(server: Running) -> None:
     assert [m.content for m in change.messages] == ["One"]
     assert change.superseded == [(2, 3)]
     assert three.seq == 3
+
+
+async def test_the_same_program_runs_on_a_server(server: Running) -> None:
+    """Whose it is may be said as in the library: by that user, and for anybody by a service."""
+    root, service, eva = a_name("root"), a_name("bot"), a_name("élodie")
+    async with connect(server.url, issue(SECRET.encode(), root, admin=True, lifetime=60)) as g:
+        made = await g.wire.write("POST", "/v1/keys", {"scope": "service", "name": service})
+    key = msgspec.json.decode(made)["key"]
+
+    for who, written_by in ((token(eva), eva), (key, f"service:{service}")):
+        async with connect(server.url, who) as g:
+            talk = await g.conversations.create(owner=eva, title="Plans", agent=None)
+            said = await g.messages.append(talk.id, content="Bonjour", actor=eva)
+            listed = await g.conversations.list(user=eva, limit=1)
+            context = await g.context(talk.id, max_messages=30, actor=eva)
+            read = await g.conversations.read(talk.id, said.seq, user=eva)
+            removed = await g.messages.rewind(talk.id, after_seq=0, actor=eva)
+
+        assert (talk.owner_id, said.author_id, said.written_by) == (eva, eva, written_by)
+        assert [one.id for one in listed.data] == [talk.id]
+        assert [one["content"] for one in context.messages] == ["Bonjour"]
+        assert (read.last_read_seq, removed) == (1, 1)
+
+
+async def test_nobody_but_a_service_acts_for_another(server: Running) -> None:
+    """A user who names somebody else is refused."""
+    async with connect(server.url, token(a_name("eva"))) as g:
+        with pytest.raises(Forbidden):
+            await g.conversations.create(owner=a_name("bob"))
 
 
 async def test_conversations_are_changed_and_erased(server: Running) -> None:

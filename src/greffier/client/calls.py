@@ -1,4 +1,8 @@
-"""The library's names, over HTTP: the caller is whoever the token names."""
+"""The library's names, over HTTP: the caller is whoever the token names.
+
+A service's key acts on behalf of a user by ``actor`` (``owner``, ``user``), as in the library; a
+user may name themself, so that the same program runs on both.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ from greffier.model.conversation import (
     NewConversation,
     NewParticipant,
 )
-from greffier.model.ids import uuid7
+from greffier.model.ids import as_id, uuid7
 from greffier.model.message import Draft, Message, Role, ToolCall
 from greffier.model.page import ConversationList, Page
 from greffier.read.people import Participant, Reader
@@ -83,33 +87,34 @@ class Conversations:
         history_limit: int = 30,
         metadata: Mapping[str, Any] | None = None,
         participants: Mapping[str, MemberRole] | None = None,
+        owner: str | None = None,
     ) -> Conversation:
         """Create a conversation of the caller's; the same request under the same id finds it.
 
         Without an id one is made here, so that a request that is sent again makes nothing twice.
         """
         new = NewConversation(
-            id=uuid7() if id is None else UUID(str(id)),
+            id=uuid7() if id is None else as_id(id),
             kind=kind,
             title=title,
             subject=subject,
-            agent_id=None if agent is None else UUID(str(agent)),
+            agent_id=None if agent is None else as_id(agent, "/agent_id"),
             history_limit=history_limit,
             metadata=None if metadata is None else dict(metadata),
             participants=None
             if participants is None
             else [NewParticipant(user, role) for user, role in participants.items()],
         )
-        return await self.make(new)
+        return await self.make(new, actor=owner)
 
-    async def make(self, new: NewConversation) -> Conversation:
+    async def make(self, new: NewConversation, *, actor: str | None = None) -> Conversation:
         """Create a conversation as described."""
-        body = await self._wire.write("POST", "/v1/conversations", new)
+        body = await self._wire.write("POST", "/v1/conversations", new, actor=actor)
         return msgspec.json.decode(body, type=Conversation)
 
-    async def get(self, conversation_id: UUID | str) -> Conversation:
+    async def get(self, conversation_id: UUID | str, *, actor: str | None = None) -> Conversation:
         """Read one conversation as the caller sees it."""
-        found: Conversation = await self._wire.get(path(conversation_id), Conversation)
+        found: Conversation = await self._wire.get(path(conversation_id), Conversation, actor=actor)
         return found
 
     async def list(
@@ -120,6 +125,7 @@ class Conversations:
         kind: Kind | None = None,
         subject: str | None = None,
         archived: bool = False,
+        user: str | None = None,
     ) -> ConversationList:
         """List the caller's conversations, last activity first; go on with ``next_cursor``."""
         found: ConversationList = await self._wire.get(
@@ -130,6 +136,7 @@ class Conversations:
             kind=kind,
             subject=subject,
             archived=archived,
+            actor=user,
         )
         return found
 
@@ -141,6 +148,7 @@ class Conversations:
         metadata: Mapping[str, Any] | msgspec.UnsetType = UNSET,
         history_limit: int | msgspec.UnsetType = UNSET,
         archived: bool | msgspec.UnsetType = UNSET,
+        actor: str | None = None,
     ) -> Conversation:
         """Change what may change, in one rev; what is not given stays."""
         change = ConversationPatch(
@@ -149,38 +157,51 @@ class Conversations:
             history_limit=history_limit,
             archived=archived,
         )
-        body = await self._wire.write("PATCH", path(conversation_id), change)
+        body = await self._wire.write("PATCH", path(conversation_id), change, actor=actor)
         return msgspec.json.decode(body, type=Conversation)
 
-    async def archive(self, conversation_id: UUID | str) -> Conversation:
+    async def archive(
+        self, conversation_id: UUID | str, *, actor: str | None = None
+    ) -> Conversation:
         """Take it out of the active list; it is read as before and takes no new messages."""
-        return await self.update(conversation_id, archived=True)
+        return await self.update(conversation_id, archived=True, actor=actor)
 
-    async def erase(self, conversation_id: UUID | str) -> None:
+    async def erase(self, conversation_id: UUID | str, *, actor: str | None = None) -> None:
         """Erase it with everything in it; only its id is remembered, as gone."""
-        await self._wire.write("DELETE", path(conversation_id))
+        await self._wire.write("DELETE", path(conversation_id), actor=actor)
 
-    async def participants(self, conversation_id: UUID | str) -> builtins.list[Participant]:
+    async def participants(
+        self, conversation_id: UUID | str, *, actor: str | None = None
+    ) -> builtins.list[Participant]:
         """List who is in it, in the order they came."""
-        found = await self._wire.get(path(conversation_id, "participants"), _Data)
+        found = await self._wire.get(path(conversation_id, "participants"), _Data, actor=actor)
         return msgspec.json.decode(found.data, type=list[Participant])
 
     async def join(
-        self, conversation_id: UUID | str, user: str, *, role: MemberRole = "member"
+        self,
+        conversation_id: UUID | str,
+        user: str,
+        *,
+        role: MemberRole = "member",
+        actor: str | None = None,
     ) -> Participant:
         """Bring somebody in."""
         body = await self._wire.write(
-            "POST", path(conversation_id, "participants"), NewParticipant(user, role)
+            "POST", path(conversation_id, "participants"), NewParticipant(user, role), actor=actor
         )
         return msgspec.json.decode(body, type=Participant)
 
-    async def leave(self, conversation_id: UUID | str, user: str) -> None:
+    async def leave(
+        self, conversation_id: UUID | str, user: str, *, actor: str | None = None
+    ) -> None:
         """Take somebody out, or leave oneself."""
-        await self._wire.write("DELETE", path(conversation_id, "participants", user))
+        await self._wire.write("DELETE", path(conversation_id, "participants", user), actor=actor)
 
-    async def read(self, conversation_id: UUID | str, seq: int) -> Mark:
+    async def read(self, conversation_id: UUID | str, seq: int, *, user: str | None = None) -> Mark:
         """Move the caller's mark forward, never back, at most to the last message."""
-        body = await self._wire.write("PUT", path(conversation_id, "read"), {"seq": seq})
+        body = await self._wire.write(
+            "PUT", path(conversation_id, "read"), {"seq": seq}, actor=user
+        )
         return msgspec.json.decode(body, type=Mark)
 
     async def changes(
@@ -192,9 +213,9 @@ class Conversations:
         )
         return found
 
-    async def stats(self, conversation_id: UUID | str) -> Stats:
+    async def stats(self, conversation_id: UUID | str, *, actor: str | None = None) -> Stats:
         """Count what was said in it."""
-        found: Stats = await self._wire.get(path(conversation_id, "stats"), Stats)
+        found: Stats = await self._wire.get(path(conversation_id, "stats"), Stats, actor=actor)
         return found
 
 
@@ -218,13 +239,14 @@ class Messages:
         reasoning: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         said_at: datetime | None = None,
+        actor: str | None = None,
     ) -> Message:
         """Append one message; it is committed to disk when this returns.
 
         After ``Unanswered`` it may be on record or not: send it again under the same id.
         """
         draft = Draft(
-            id=None if id is None else UUID(str(id)),
+            id=None if id is None else as_id(id),
             role=role,
             content=content,
             parts=None if parts is None else [dict(part) for part in parts],
@@ -235,29 +257,35 @@ class Messages:
             metadata=None if metadata is None else dict(metadata),
             said_at=said_at,
         )
-        return (await self.put(conversation_id, draft)).message
+        return (await self.put(conversation_id, draft, actor=actor)).message
 
-    async def put(self, conversation_id: UUID | str, draft: Draft) -> Stored:
+    async def put(
+        self, conversation_id: UUID | str, draft: Draft, *, actor: str | None = None
+    ) -> Stored:
         """Append a draft, and tell the rev it is in."""
-        body = await self._wire.write("POST", path(conversation_id, "messages"), draft)
+        body = await self._wire.write("POST", path(conversation_id, "messages"), draft, actor=actor)
         return msgspec.json.decode(body, type=Stored)
 
     async def append_many(
-        self, conversation_id: UUID | str, messages: Sequence[Draft]
+        self, conversation_id: UUID | str, messages: Sequence[Draft], *, actor: str | None = None
     ) -> list[Message]:
         """Append several messages, all or none, as one rev; ids already there are returned."""
         body = await self._wire.write(
-            "POST", path(conversation_id, "messages"), {"messages": list(messages)}
+            "POST", path(conversation_id, "messages"), {"messages": list(messages)}, actor=actor
         )
         return msgspec.json.decode(body, type=StoredMany).messages
 
-    async def recent(self, conversation_id: UUID | str, *, limit: int = 15) -> Page:
+    async def recent(
+        self, conversation_id: UUID | str, *, limit: int = 15, actor: str | None = None
+    ) -> Page:
         """Read the latest page, oldest first."""
-        return await self._page(conversation_id, limit=limit)
+        return await self._page(conversation_id, limit=limit, actor=actor)
 
-    async def before(self, conversation_id: UUID | str, seq: int, *, limit: int = 15) -> Page:
+    async def before(
+        self, conversation_id: UUID | str, seq: int, *, limit: int = 15, actor: str | None = None
+    ) -> Page:
         """Read the page before a message."""
-        return await self._page(conversation_id, limit=limit, before=seq)
+        return await self._page(conversation_id, limit=limit, before=seq, actor=actor)
 
     async def after(
         self,
@@ -266,47 +294,77 @@ class Messages:
         *,
         limit: int = 15,
         superseded: bool = False,
+        actor: str | None = None,
     ) -> Page:
         """Read the page after a message; with ``superseded`` of the whole record."""
         include = "superseded" if superseded else None
-        return await self._page(conversation_id, limit=limit, after=seq, include=include)
+        return await self._page(
+            conversation_id, limit=limit, after=seq, include=include, actor=actor
+        )
 
-    async def around(self, conversation_id: UUID | str, seq: int, *, limit: int = 15) -> Page:
+    async def around(
+        self, conversation_id: UUID | str, seq: int, *, limit: int = 15, actor: str | None = None
+    ) -> Page:
         """Read a page with a message in its middle."""
-        return await self._page(conversation_id, limit=limit, around=seq)
+        return await self._page(conversation_id, limit=limit, around=seq, actor=actor)
 
-    async def get(self, conversation_id: UUID | str, seq: int) -> Message:
+    async def get(
+        self, conversation_id: UUID | str, seq: int, *, actor: str | None = None
+    ) -> Message:
         """Read one message, whole, on the active path or not."""
-        found: Message = await self._wire.get(path(conversation_id, "messages", seq), Message)
-        return found
-
-    async def edit(self, conversation_id: UUID | str, seq: int, content: str) -> Message:
-        """Give a message a new text; the earlier one stays among its versions."""
-        where = path(conversation_id, "messages", seq)
-        body = await self._wire.write("PATCH", where, {"content": content})
-        return msgspec.json.decode(body, type=Message)
-
-    async def delete(self, conversation_id: UUID | str, seq: int, *, erase: bool = False) -> None:
-        """Delete a message, or erase it: then its content is nowhere any more."""
-        await self._wire.write("DELETE", path(conversation_id, "messages", seq), erase=erase)
-
-    async def rewind(self, conversation_id: UUID | str, *, after_seq: int) -> int:
-        """Take everything after a message off the active path; returns how many left it."""
-        return (await self.rewound(conversation_id, after_seq)).removed
-
-    async def rewound(self, conversation_id: UUID | str, after_seq: int) -> Rewound:
-        """Take everything after a message off the active path, and tell the rev."""
-        where = path(conversation_id, "rewind")
-        body = await self._wire.write("POST", where, {"after_seq": after_seq})
-        return msgspec.json.decode(body, type=Rewound)
-
-    async def readers(self, conversation_id: UUID | str, seq: int) -> list[Reader]:
-        """Say who has read a message, and when; never its author."""
-        found: list[Reader] = await self._wire.get(
-            path(conversation_id, "messages", seq, "readers"), list[Reader]
+        found: Message = await self._wire.get(
+            path(conversation_id, "messages", seq), Message, actor=actor
         )
         return found
 
-    async def _page(self, conversation_id: UUID | str, **query: Any) -> Page:
-        found: Page = await self._wire.get(path(conversation_id, "messages"), Page, **query)
+    async def edit(
+        self, conversation_id: UUID | str, seq: int, content: str, *, actor: str | None = None
+    ) -> Message:
+        """Give a message a new text; the earlier one stays among its versions."""
+        where = path(conversation_id, "messages", seq)
+        body = await self._wire.write("PATCH", where, {"content": content}, actor=actor)
+        return msgspec.json.decode(body, type=Message)
+
+    async def delete(
+        self,
+        conversation_id: UUID | str,
+        seq: int,
+        *,
+        erase: bool = False,
+        actor: str | None = None,
+    ) -> None:
+        """Delete a message, or erase it: then its content is nowhere any more."""
+        await self._wire.write(
+            "DELETE", path(conversation_id, "messages", seq), erase=erase, actor=actor
+        )
+
+    async def rewind(
+        self, conversation_id: UUID | str, *, after_seq: int, actor: str | None = None
+    ) -> int:
+        """Take everything after a message off the active path; returns how many left it."""
+        return (await self.rewound(conversation_id, after_seq, actor=actor)).removed
+
+    async def rewound(
+        self, conversation_id: UUID | str, after_seq: int, *, actor: str | None = None
+    ) -> Rewound:
+        """Take everything after a message off the active path, and tell the rev."""
+        where = path(conversation_id, "rewind")
+        body = await self._wire.write("POST", where, {"after_seq": after_seq}, actor=actor)
+        return msgspec.json.decode(body, type=Rewound)
+
+    async def readers(
+        self, conversation_id: UUID | str, seq: int, *, actor: str | None = None
+    ) -> list[Reader]:
+        """Say who has read a message, and when; never its author."""
+        found: list[Reader] = await self._wire.get(
+            path(conversation_id, "messages", seq, "readers"), list[Reader], actor=actor
+        )
+        return found
+
+    async def _page(
+        self, conversation_id: UUID | str, actor: str | None = None, **query: Any
+    ) -> Page:
+        found: Page = await self._wire.get(
+            path(conversation_id, "messages"), Page, **query, actor=actor
+        )
         return found

@@ -42,6 +42,7 @@ class Client:
         max_messages: int | None = None,
         max_tokens: int | None = None,
         include_tools: bool = True,
+        actor: str | None = None,
     ) -> Context:
         """Choose what a language model is sent next, in the OpenAI chat format."""
         found: Context = await self.wire.get(
@@ -50,6 +51,7 @@ class Client:
             max_messages=max_messages,
             max_tokens=max_tokens,
             include_tools=include_tools,
+            actor=actor,
         )
         return found
 
@@ -92,13 +94,16 @@ class Client:
         *,
         id: UUID | str | None = None,  # noqa: A002 - the contract's name
         agent: UUID | str | None = None,
+        user: str | None = None,
     ) -> Message:
         """Append words to one's active conversation on a subject, made if there is none."""
         body = {"id": str(id or uuid7()), "content": content}
         if agent is not None:
             body["agent_id"] = str(agent)
         where = f"/v1/subjects/{quote(subject, safe='')}/messages"
-        return msgspec.json.decode(await self.wire.write("POST", where, body), type=_Said).message
+        return msgspec.json.decode(
+            await self.wire.write("POST", where, body, actor=user), type=_Said
+        ).message
 
     @contextlib.asynccontextmanager
     async def board(self, *, limit: int = 20) -> AsyncIterator[Board]:

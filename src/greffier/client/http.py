@@ -21,6 +21,11 @@ class Unanswered(Unavailable):
     """No answer came: whether it was done is not known, and the same request may be made again."""
 
 
+class _Me(msgspec.Struct):
+    # A service is nobody.
+    id: str | None
+
+
 class _Fault(msgspec.Struct):
     pointer: str = ""
     code: str = ""
@@ -52,6 +57,7 @@ class Wire:
         self.token = token
         #: What the last write was answered with.
         self.position: str | None = None
+        self._me: _Me | None = None
         self.http = httpx2.AsyncClient(
             base_url=self.url,
             headers={"authorization": f"Bearer {token}", "accept": "application/json"},
@@ -70,15 +76,17 @@ class Wire:
     ) -> None:
         await self.http.aclose()
 
-    async def get(self, path: str, form: Any, /, **query: Any) -> Any:
-        """Read something.
+    async def get(self, path: str, form: Any, /, *, actor: str | None = None, **query: Any) -> Any:
+        """Read something, on behalf of a user when there is an ``actor``.
 
         Raises:
             Error: The refusal, by its code.
             Unanswered: No answer came.
         """
         params = {k: _text(v) for k, v in query.items() if v is not None}
-        headers = {} if self.position is None else {"greffier-position": self.position}
+        headers = await self._acting(actor)
+        if self.position is not None:
+            headers["greffier-position"] = self.position
         return msgspec.json.decode(
             await self._call("GET", path, None, params=params, headers=headers), type=form
         )
@@ -90,9 +98,12 @@ class Wire:
         body: Any = None,
         *,
         headers: Mapping[str, str] | None = None,
+        actor: str | None = None,
         **query: Any,
     ) -> bytes:
         """Change something, and keep its position for the reads that follow.
+
+        With an ``actor`` it is done on behalf of that user.
 
         Raises:
             Error: The refusal, by its code.
@@ -100,7 +111,17 @@ class Wire:
         """
         params = {k: _text(v) for k, v in query.items() if v is not None}
         content = None if body is None else _encode(body)
-        return await self._call(method, path, content, params=params, headers=dict(headers or {}))
+        said = {**(headers or {}), **await self._acting(actor)}
+        return await self._call(method, path, content, params=params, headers=said)
+
+    async def _acting(self, actor: str | None) -> dict[str, str]:
+        """Say for whom, unless that is whom the token names: only a service acts for another."""
+        if actor is None:
+            return {}
+        if self._me is None:
+            found = await self._call("GET", "/v1/me", None, params={}, headers={})
+            self._me = msgspec.json.decode(found, type=_Me)
+        return {} if actor == self._me.id else {"greffier-act-as": actor}
 
     async def _call(
         self,
@@ -113,9 +134,11 @@ class Wire:
     ) -> bytes:
         if content is not None:
             headers["content-type"] = "application/json"
+        # A user's id stands in its header as it is, in UTF-8.
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
         try:
             answer = await self.http.request(
-                method, path, content=content, params=params, headers=headers
+                method, path, content=content, params=params, headers=raw
             )
         except httpx2.TransportError as error:
             raise Unanswered(f"The server did not answer: {type(error).__name__}.") from error
