@@ -53,8 +53,10 @@ def logged(log: io.BytesIO) -> list[tuple[str, str]]:
 
 
 async def stuck(hand: Hand) -> Lane:
-    """A lane that is due, and nobody works."""
-    return await hand.lane(messages=1)
+    """A lane that has been due for a minute, and nobody works."""
+    lane = await hand.lane(messages=1)
+    await hand.live.execute("update lanes set due_at = due_at - interval '1 min'")
+    return lane
 
 
 async def mended(hand: Hand) -> None:

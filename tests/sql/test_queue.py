@@ -193,6 +193,15 @@ async def test_a_diagnosis_counts_what_there_is(hand: Hand, db: Database) -> Non
     }
 
 
+async def test_workers_that_are_replaced_alarm_nobody(hand: Hand, db: Database) -> None:
+    """For half a minute nobody may be there; a person who looks is told at once."""
+    await hand.lane()
+    found = await queue.diagnose(db)
+    assert (found.alerts, [one.code for one in found.advice]) == ([], ["no-worker"])
+    await hand.shift(1 * MINUTE)
+    assert [one.code for one in (await queue.diagnose(db)).alerts] == ["no-worker"]
+
+
 async def test_what_may_have_arrived_twice_is_counted_once_a_message(
     hand: Hand, db: Database
 ) -> None:

@@ -250,7 +250,8 @@ def find_alerts(found: Diagnosis) -> list[Alert]:
     alerts = [
         Alert(
             code="no-worker",
-            count=due if not found.alive else 0,
+            # Not while all of them are replaced: the new ones have said nothing yet.
+            count=due if not found.alive and (found.oldest_due or 0) > SILENT else 0,
             detail=f"{are(due, 'lane')} due, and no worker lives.",
         ),
         Alert(
