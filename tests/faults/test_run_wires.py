@@ -12,6 +12,8 @@ import pytest
 
 from helpers.api import Person
 from helpers.following import Event, Following, text_of, whole
+from helpers.openai_server import Step, pause, saying
+from helpers.postgres import connected, wait_for_lock
 from helpers.working import Working, working
 
 pytestmark = pytest.mark.slow
@@ -92,8 +94,6 @@ async def test_an_answer_outlasts_a_database_that_is_away(postgres: str, templat
             for _ in range(3):
                 for stream in streams:
                     await stream.until("content.delta")
-                # Cut first: some of what was sent is stored, and nobody is told.
-                work.wire.cut()
                 await work.wire.down()
                 await asyncio.sleep(0.5)
                 await work.wire.up()
@@ -105,3 +105,34 @@ async def test_an_answer_outlasts_a_database_that_is_away(postgres: str, templat
                 assert text_of(events) == "".join(WORDS * 4)
                 message = next(one for one in events if one.name == "message").data["message"]
                 assert message["content"] == text_of(events)
+
+
+async def test_a_batch_that_was_stored_unheard_is_not_stored_again(
+    postgres: str, template: str
+) -> None:
+    """It is stored when the wire is gone, and nobody knows for longer than anybody waits.
+
+    It is said again as it was, alone, and found; what was said meanwhile comes behind it.
+    """
+    async with working(postgres, template, patience=1, run_lease_seconds=60) as work:
+        eve = work.person("eve")
+        words: list[Step] = ["jour", pause(0.3), " tout", pause(0.3), " le", pause(1), " monde"]
+        work.provider.put(saying("Bon", pause(), *words))
+        async with eve.http, connected(work.wire.upstream) as other:
+            talk = await work.talk(eve, await work.agent())
+            async with work.run(eve, talk, {"message": {"content": "?"}}) as stream:
+                await stream.until("content.delta")
+                async with other.transaction():
+                    await other.execute("select from greffier.lanes for update")
+                    work.provider.go_on()
+                    await wait_for_lock(other, "%say_in_runs_v1%")
+                    await work.wire.down()
+                while not await other.fetchval("select max(id) > 2 from greffier.run_events"):
+                    pass
+                await asyncio.sleep(1.2)
+                await work.wire.up()
+                events = await stream.rest()
+
+        whole(events)
+        assert events[-1].name == "run.completed"
+        assert text_of(events) == "Bonjour tout le monde"

@@ -24,6 +24,11 @@ class Proxy:
         self._pumps: set[asyncio.Task[None]] = set()
 
     @property
+    def upstream(self) -> str:
+        """The database itself."""
+        return urlunsplit(self._upstream)
+
+    @property
     def dsn(self) -> str:
         """The database as seen through here."""
         login, _, _ = self._upstream.netloc.rpartition("@")
