@@ -155,12 +155,14 @@ async def test_from_stuck_to_well(cli: Cli, hand: Hand, on_database: str) -> Non
 
 
 async def test_unlock_is_asked_for_in_so_many_words(cli: Cli, hand: Hand) -> None:
-    """Neither or both of --dry-run and --execute do nothing, and say what to say."""
+    """Without --execute it shows what it would do; with both that and --dry-run it does nothing."""
     await poisoned(hand)
-    for how in ([], ["--dry-run", "--execute"]):
-        said = await cli("queue", "unlock", "--force", *how)
-        assert (said.code, said.out) == (2, "")
-        assert "one of --dry-run and --execute" in said.err
+    both = await cli("queue", "unlock", "--force", "--dry-run", "--execute")
+    assert (both.code, both.out) == (2, "")
+    assert "one of --dry-run and --execute" in both.err
+    neither = await cli("queue", "unlock", "--force", "--json")
+    assert neither.json() == (await cli("queue", "unlock", "--force", "--dry-run", "--json")).json()
+    assert (neither.json()["executed"], len(neither.json()["data"])) == (False, 1)
     assert (await cli("queue", "unlock", "--execute", "here")).code == 2
 
 

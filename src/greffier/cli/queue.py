@@ -163,10 +163,10 @@ def unlock(
 ) -> None:
     """Make lanes ready again: those whose lease is over, and parked ones with tries left.
 
-    They have all their tries again, and whoever held them can write no more. Say --dry-run or
-    --execute: the first shows exactly what the second does.
+    They have all their tries again, and whoever held them can write no more. Without --execute it
+    shows exactly what it would do, as with --dry-run.
     """
-    if dry_run == execute:
+    if dry_run and execute:
         raise typer.BadParameter("Say one of --dry-run and --execute.", param_hint="--execute")
     from greffier.model.queue import shown  # noqa: PLC0415
 
