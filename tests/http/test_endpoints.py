@@ -51,7 +51,7 @@ async def test_a_rotation_makes_another_secret(root: Person) -> None:
     made = await make(root, **QUIET)
     where = f"/v1/endpoints/{made['id']}"
 
-    turned = expect(await root.http.post(f"{where}/rotate", json={}), 200)
+    turned = expect(await root.http.post(f"{where}/rotate"), 200)
 
     assert check_secret(turned["secret"], "") is None
     assert turned["secret"] != made["secret"]
@@ -211,7 +211,7 @@ async def test_sources_are_admins_and_show_their_secret_once(root: Person, ada: 
         refused(await ada.http.get(read), 403, "forbidden")
     changed = expect(await root.http.patch(where, json={"name": "Form", "endpoint_id": None}), 200)
     assert changed == {**made, "name": "Form", "endpoint_id": None, "version": 2}
-    turned = expect(await root.http.post(f"{where}/rotate", json={}), 200)
+    turned = expect(await root.http.post(f"{where}/rotate"), 200)
     assert turned["secret"] != secret
     assert (await root.http.delete(where)).status_code == 204
     refused(await root.http.get(where), 404, "not-found")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from helpers.api import Person, path, pointers, refused
+from helpers.api import Person, expect, path, pointers, refused
 
 JSON = {"content-type": "application/json"}
 
@@ -42,6 +42,17 @@ async def test_a_conversation_is_checked(
     answer = await ada.http.post("/v1/conversations", content=content, headers=JSON)
 
     assert pointers(refused(answer, 422, "validation")) == faults
+
+
+async def test_who_needs_say_nothing_may_send_nothing(ada: Person) -> None:
+    """A run, an invitation, a rotation or an unlocking without a body is one of no wishes."""
+    talk = await ada.create()
+
+    invited = await ada.http.post(f"{path(talk)}/invitations")
+    asked = await ada.http.post(f"{path(talk)}/runs")
+
+    assert expect(invited, 201)["role"] == "member"
+    assert pointers(refused(asked, 422, "validation")) == [("", "no-agent")]
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,12 @@ def json_decoder(kind: Any) -> Callable[[bytes], Any]:
     return read
 
 
+def optional_decoder(kind: Any) -> Callable[[bytes], Any]:
+    """Make a function that reads a body which may be left out: sending nothing is sending {}."""
+    read = json_decoder(kind)
+    return lambda body: read(body or b"{}")
+
+
 def check_media(content_type: bytes | None) -> None:
     """Refuse a body that does not say it is JSON.
 

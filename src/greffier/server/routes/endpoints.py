@@ -32,6 +32,7 @@ from greffier.model.ids import as_id
 from greffier.read import endpoints as reads
 from greffier.server.answers import Answer, Header, etag, matched_rev, no_content, tagged
 from greffier.server.call import Call
+from greffier.server.decode import optional_decoder
 from greffier.server.table import Route
 
 _encode = msgspec.json.Encoder().encode
@@ -233,6 +234,7 @@ ROUTES = (
         path=f"{_ONE}/rotate",
         handler=rotate_endpoint,
         request=Rotation,
+        decode=optional_decoder(Rotation),
         response=MadeEndpoint,
         errors=(Forbidden, NotFound, PayloadTooLarge, UnsupportedMediaType),
         writes=True,

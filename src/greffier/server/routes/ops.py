@@ -19,7 +19,7 @@ from greffier.model.queue import Alert, Attempt, Diagnosis, Kind, Lane, LaneStat
 from greffier.read import queue
 from greffier.server.answers import Answer, encoded
 from greffier.server.call import Call
-from greffier.server.decode import json_decoder
+from greffier.server.decode import optional_decoder
 from greffier.server.routes.lists import Listed
 from greffier.server.table import Route
 
@@ -198,15 +198,6 @@ async def _operated(
     return encoded({"changed": changed, "was": was, "skipped_seq": seq, "lane": shown(now)})
 
 
-_read_unlock = json_decoder(Unlock)
-
-
-def _unlock(body: bytes) -> Unlock:
-    # Whoever sends nothing asks for nothing special.
-    asked: Unlock = _read_unlock(body) if body else Unlock()
-    return asked
-
-
 _LANE = "/v1/ops/lanes/{lane_id}"
 
 ROUTES = (
@@ -240,7 +231,7 @@ ROUTES = (
         path=f"{_LANE}/unlock",
         handler=unlock_lane,
         request=Unlock,
-        decode=_unlock,
+        decode=optional_decoder(Unlock),
         response=Operated,
         errors=(Forbidden, NotFound, UnsupportedMediaType),
         operations=True,

@@ -17,6 +17,7 @@ from greffier.read import people as reads
 from greffier.read.people import Invitation, Participant, Reader
 from greffier.server.answers import Answer, encoded, no_content
 from greffier.server.call import Call
+from greffier.server.decode import optional_decoder
 from greffier.server.routes.lists import Listed, listed
 from greffier.server.table import Route
 
@@ -267,6 +268,7 @@ ROUTES = (
         path=_INVITATIONS,
         handler=create_invitation,
         request=NewInvitation,
+        decode=optional_decoder(NewInvitation),
         response=Invited,
         status=201,
         errors=(Forbidden, NotFound, Gone, UnsupportedMediaType),

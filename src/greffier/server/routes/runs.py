@@ -32,6 +32,7 @@ from greffier.model.run import Run
 from greffier.server.allowance import charge
 from greffier.server.answers import JSON, Answer, Stream, events
 from greffier.server.call import Call
+from greffier.server.decode import optional_decoder
 from greffier.server.routes.live import Still
 from greffier.server.routes.messages import NotNegative, on_record
 from greffier.server.table import Route
@@ -182,6 +183,7 @@ ROUTES = (
         path="/v1/conversations/{conversation_id}/runs",
         handler=start_run,
         request=NewRun,
+        decode=optional_decoder(NewRun),
         response=Run,
         status=202,
         also={200: "With `Accept: text/event-stream`: the run's events."},

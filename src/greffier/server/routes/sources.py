@@ -29,6 +29,7 @@ from greffier.model.source import (
 from greffier.read import endpoints as reads
 from greffier.server.answers import Answer, Header, etag, matched_rev, no_content, tagged
 from greffier.server.call import Call
+from greffier.server.decode import optional_decoder
 from greffier.server.table import Route
 
 _encode = msgspec.json.Encoder().encode
@@ -206,6 +207,7 @@ ROUTES = (
         path=f"{_ONE}/rotate",
         handler=rotate_source,
         request=NoBody,
+        decode=optional_decoder(NoBody),
         response=MadeSource,
         errors=(Forbidden, NotFound, PayloadTooLarge, UnsupportedMediaType),
         writes=True,
