@@ -74,7 +74,7 @@ class Sync:
             return lambda *args, **options: self._loop.call(found(*args, **options))
         if inspect.isasyncgenfunction(found):
             return lambda *args, **options: self._loop.iterate(found(*args, **options))
-        if isinstance(found, library.Conversations | library.Messages | library.Agents | Runs):
+        if isinstance(found, PARTS):
             return Sync(found, self._loop)
         return found
 

@@ -240,3 +240,31 @@ async def test_what_kills_its_workers_is_parked(workers: Workers) -> None:
         await hook.until(4)
         await workers.settled()
         assert len({one.fence for one in hook.arrivals}) == 4
+
+
+async def test_where_a_double_is_worse_nothing_is_sent_twice(workers: Workers) -> None:
+    """I8: killed while it was on its way, the message waits for a person, and is sent no more."""
+    async with hooked() as hook:
+        gate = Gate(response(200))
+        hook.answers.append(gate)
+        talk = await workers.g.conversations.create(owner="ada")
+        await workers.g.endpoints.create(
+            channel="webhook", target=hook.url, conversation=talk.id, on_uncertain="park"
+        )
+        for n in range(1, 3):
+            await workers.g.messages.append(talk.id, content=f"message {n}")
+        await workers.start()
+        await gate.reached.wait()
+        await workers.kill()
+        gate.open()
+        await workers.live.execute("update identity set clock_shift = '1 minute'")
+        await workers.start()
+        reason = await workers.until("select park_reason from lanes")
+        assert reason == "uncertain: an earlier try may have arrived"
+        assert [one.seq for one in hook.arrivals] == [1]
+
+        # A person has looked, and says that it is not there.
+        assert await workers.live.fetchval("select retry_v1(conversation_id, id) from lanes")
+        await hook.until(3)
+        await workers.settled()
+        assert [one.seq for one in hook.arrivals] == [1, 1, 2]

@@ -19,7 +19,7 @@ from greffier.agents.tools import Tools
 from greffier.deliver.channels import Channels, open_channels
 from greffier.deliver.channels.signatures import check_secret
 from greffier.deliver.out import OutLanes
-from greffier.deliver.worker import Kind, Worker
+from greffier.deliver.worker import POLL, Kind, Worker
 from greffier.errors import SettingsError, Unavailable
 from greffier.publish.bus import Wake
 from greffier.publish.feed import Feed
@@ -51,6 +51,7 @@ class Work:
         max_attempts: int = 3,
         batch: int = 10,
         grace: float = 10.0,
+        poll: float = POLL,
     ) -> None:
         """Put it together; it works while ``run`` does.
 
@@ -68,6 +69,7 @@ class Work:
             max_attempts: Tries of a message whose endpoint says nothing else.
             batch: Messages that leave under one claim.
             grace: Seconds that work under way has to end in when it is stopped.
+            poll: Seconds between two looks for lanes that are due, when nobody calls.
         """
         self.tools = tools or Tools()
         self._providers = providers
@@ -83,7 +85,7 @@ class Work:
                 database, channels, log=log, lease=lease, max_tries=max_attempts, batch=batch
             )
             kinds.append(self.out)
-        self.worker = Worker(database, kinds, log=log, grace=grace)
+        self.worker = Worker(database, kinds, log=log, poll=poll, grace=grace)
         self._database = database
         self._endpoints = False
         self._looked = self._woken = -ENDPOINTS_KEPT
