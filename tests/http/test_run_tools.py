@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from decimal import Decimal
 from typing import Any
 
-from greffier.agents.run import MOST_CALLS, MOST_STEPS, MOST_TOKENS
+from greffier.agents.speaking import MOST_CALLS, MOST_STEPS, MOST_TOKENS
 from greffier.agents.tools import LARGEST_RESULT, Tool, ToolRun
 from helpers.api import Person, expect, path
 from helpers.following import Event, text_of, whole

@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Protocol
@@ -23,18 +21,13 @@ from structlog.typing import FilteringBoundLogger
 
 from greffier.agents.follow import Runs
 from greffier.agents.providers.protocol import (
-    Ask,
-    Content,
-    Finished,
     Provider,
     ProviderError,
-    Reasoning,
     ToolCall,
-    ToolResult,
-    ToolSpec,
     Used,
 )
 from greffier.agents.providers.registry import cost
+from greffier.agents.speaking import Agent, Ended, Speaking
 from greffier.agents.tools import ToolRun, Tools
 from greffier.agents.voice import Voice, Voices
 from greffier.deliver.lanes import LaneKind, heartbeat
@@ -47,14 +40,6 @@ from greffier.store.database import Database
 
 #: Runs that answer at the same time in one process.
 CONCURRENCY = 256
-#: Questions put to the model in one run: tools that call for tools end here.
-MOST_STEPS = 16
-#: Calls of one answer.
-MOST_CALLS = 64
-#: Characters of one run, reasoning and tools included.
-MOST_TEXT = 4 << 20
-#: Tokens of one question: who counts more has miscounted, and a sum of them would be none.
-MOST_TOKENS = 10**12
 #: How often a run that the inbox asked for is tried when its workers are lost.
 INBOX_TRIES = 3
 #: By which bounds it is counted how long runs take.
@@ -83,48 +68,7 @@ class ProviderBook(Protocol):
         """Close what is open."""
 
 
-class _Function(msgspec.Struct, frozen=True):
-    name: str
-    description: str = ""
-    parameters: dict[str, Any] = msgspec.field(default_factory=dict)
-
-
-class _Tool(msgspec.Struct, frozen=True):
-    function: _Function
-    url: str | None = None
-
-
-class _Agent(msgspec.Struct, frozen=True):
-    """What of an agent a run needs, as it was when the run was asked for."""
-
-    provider: str
-    model: str
-    instructions: str | None = None
-    tools: list[_Tool] = msgspec.field(default_factory=list)
-    params: dict[str, Any] = msgspec.field(default_factory=dict)
-
-
-_agent = msgspec.json.Decoder(_Agent).decode
-_encode = msgspec.json.Encoder(decimal_format="number").encode
-
-
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    """How a run is over."""
-
-    status: str
-    code: str | None = None
-    detail: str | None = None
-
-
-@dataclass(slots=True)
-class _Answer:
-    """What the model said to one question."""
-
-    content: list[str] = field(default_factory=list)
-    calls: list[ToolCall] = field(default_factory=list)
-    results: dict[str, str] = field(default_factory=dict)
-    finished: str = "stop"
+_agent = msgspec.json.Decoder(Agent).decode
 
 
 class RunLanes:
@@ -243,7 +187,7 @@ class RunLanes:
         self._runs.stored(claim.conversation_id, run_id, 0, [("run.started", "")])
         voice = self._speaking[claim.conversation_id] = self._voices.open(held, run_id)
         try:
-            speaking = _Speaking(self, voice, _agent(begun["agent"]), begun["asked_by"])
+            speaking = Speaking(self, voice, _agent(begun["agent"]), begun["asked_by"])
             ended = await self._listen(speaking)
             await voice.drained()
             if voice.refused and ended.status == "completed":
@@ -256,31 +200,31 @@ class RunLanes:
                 with contextlib.suppress(Error, Lost, TimeoutError):
                     async with asyncio.timeout(5):
                         await voice.drained()
-                        await self._finish(held, run_id, _Ended("interrupted"), began)
+                        await self._finish(held, run_id, Ended("interrupted"), began)
             raise
         finally:
             self._voices.close(voice)
             if self._speaking.get(claim.conversation_id) is voice:
                 del self._speaking[claim.conversation_id]
 
-    async def _listen(self, speaking: _Speaking) -> _Ended:
+    async def _listen(self, speaking: Speaking) -> Ended:
         try:
             return await speaking.answer()
         except ProviderError as error:
-            return _Ended("failed", error.code, error.detail)
+            return Ended("failed", error.code, error.detail)
         except Error as error:
             # Of the record, when it was read for the model: away for longer than we wait.
-            return _Ended("failed", error.code, error.detail)
+            return Ended("failed", error.code, error.detail)
         except Lost:
             raise
         except Exception as error:  # noqa: BLE001 - whoever waits is told now, not when the lease ends
             return self._broken(error)
 
-    def _broken(self, error: Exception) -> _Ended:
+    def _broken(self, error: Exception) -> Ended:
         self._log.error("run broke", error=type(error).__name__, exc_info=error)
-        return _Ended("failed", "internal", "Something broke on our side; the log says what.")
+        return Ended("failed", "internal", "Something broke on our side; the log says what.")
 
-    async def _finish(self, held: Held, run_id: UUID, ended: _Ended, began: float) -> None:
+    async def _finish(self, held: Held, run_id: UUID, ended: Ended, began: float) -> None:
         claim = held.claim
         held.settling = True
         while True:
@@ -315,7 +259,7 @@ class RunLanes:
         """Give a provider."""
         return self._providers.get(name)
 
-    def cost(self, agent: _Agent, used: Used) -> Decimal:
+    def cost(self, agent: Agent, used: Used) -> Decimal:
         """Give what a call costs; nothing when the settings know no price."""
         price = self._providers.price(agent.provider, agent.model)
         return Decimal(0) if price is None else cost(used, price)
@@ -347,171 +291,3 @@ class RunLanes:
     def answers(self, name: str, urls: Mapping[str, str]) -> bool:
         """Say whether a tool is called here, and not by the client."""
         return self._tools.answers(name, urls)
-
-
-class _Speaking:
-    """One run, from the first question to the last word."""
-
-    def __init__(self, lanes: RunLanes, voice: Voice, agent: _Agent, asked_by: str) -> None:
-        self._lanes = lanes
-        self._voice = voice
-        self._agent = agent
-        self._asked_by = asked_by
-        self._text = 0
-        self._urls = {tool.function.name: tool.url for tool in agent.tools if tool.url}
-        self._specs = [
-            ToolSpec(tool.function.name, tool.function.description, tool.function.parameters)
-            for tool in agent.tools
-        ]
-
-    async def answer(self) -> _Ended:
-        """Ask, call the tools, and ask again, until the model has said its last word.
-
-        Raises:
-            ProviderError: It failed.
-            Lost: The run is no longer ours.
-        """
-        provider = self._lanes.provider(self._agent.provider)
-        messages = await self._lanes.messages(self._voice.held.claim.conversation_id)
-        for step in range(1, MOST_STEPS + 1):
-            said = await self._ask(provider, messages)
-            open_calls = [call for call in said.calls if call.id not in said.results]
-            ours = [call for call in open_calls if self._lanes.answers(call.name, self._urls)]
-            if not ours:
-                break
-            results = await self._call(step, ours)
-            if len(ours) < len(open_calls):
-                # The client has the rest; the next run goes on.
-                break
-            messages += _as_messages(said, results)
-        else:
-            raise ProviderError(
-                "too-many-steps", f"The model called for tools {MOST_STEPS} times in a row."
-            )
-        return _Ended("completed")
-
-    async def _ask(self, provider: Provider, messages: Sequence[dict[str, Any]]) -> _Answer:
-        voice = self._voice
-        said = _Answer()
-        used: Used | None = None
-        ask = Ask(
-            self._agent.model, self._agent.instructions, messages, self._specs, self._agent.params
-        )
-        try:
-            async with aclosing(provider.answer(ask)) as pieces:
-                async for piece in pieces:
-                    match piece:
-                        case Content(text):
-                            said.content.append(text)
-                            self._say("content.delta", text)
-                        case Reasoning(text):
-                            self._say("reasoning.delta", text)
-                        case ToolCall():
-                            said.calls.append(piece)
-                            if len(said.calls) > MOST_CALLS:
-                                raise ProviderError(
-                                    "answer-too-long", f"It called more than {MOST_CALLS} tools."
-                                )
-                            self._say("tool.call", _encoded_call(piece))
-                        case ToolResult(call_id, content):
-                            said.results[call_id] = content
-                            self._say("tool.result", _encoded_result(call_id, content))
-                        case Used():
-                            used = piece
-                        case Finished(reason):
-                            said.finished = reason
-                    if voice.crowded or voice.refused:
-                        await voice.room()
-        finally:
-            if used is not None:
-                # Also of a call that failed: it is paid for.
-                used = _believable(used)
-                account = _account(used, self._lanes.cost(self._agent, used))
-                voice.say("usage", _encode(account).decode())
-        return said
-
-    def _say(self, event: str, body: str) -> None:
-        if not body:
-            return
-        self._text += len(body)
-        if self._text > MOST_TEXT:
-            raise ProviderError(
-                "answer-too-long", f"The answer is longer than {MOST_TEXT} characters."
-            )
-        self._voice.say(event, body)
-
-    async def _call(self, step: int, calls: Sequence[ToolCall]) -> dict[str, str]:
-        """Call tools side by side; their results are told in the order of the calls."""
-        claim = self._voice.held.claim
-        # What a tool does is done for words that are on record.
-        await self._voice.drained()
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(
-                        self._lanes.call_tool(
-                            self._voice, step, call, self._urls,
-                            ToolRun(
-                                claim.conversation_id, self._voice.run_id, call.id,
-                                self._asked_by, claim.fence,
-                            ),
-                        )
-                    )
-                    for call in calls
-                ]  # fmt: skip
-        except ExceptionGroup as group:
-            # Not except*, which would wrap it again.
-            raise group.exceptions[0] from None
-        results = {call.id: task.result() for call, task in zip(calls, tasks, strict=True)}
-        for call_id, result in results.items():
-            self._say("tool.result", _encoded_result(call_id, result))
-        return results
-
-
-def _encoded_call(call: ToolCall) -> str:
-    return _encode({"id": call.id, "name": call.name, "arguments": call.arguments}).decode()
-
-
-def _encoded_result(call_id: str, content: str) -> str:
-    return _encode({"id": call_id, "content": content}).decode()
-
-
-def _believable(used: Used) -> Used:
-    """Give counts that can be summed up, whatever a provider says."""
-    return Used(
-        min(used.input_tokens, MOST_TOKENS),
-        min(used.output_tokens, MOST_TOKENS),
-        min(used.cached_tokens, MOST_TOKENS),
-    )
-
-
-def _account(used: Used, cost: Decimal) -> dict[str, Any]:
-    return {
-        "input_tokens": used.input_tokens,
-        "output_tokens": used.output_tokens,
-        "cached_tokens": used.cached_tokens,
-        "cost": cost,
-    }
-
-
-def _as_messages(said: _Answer, results: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Give an answer and its tools' results as the next question repeats them."""
-    everything = {**said.results, **results}
-    return [
-        {
-            "role": "assistant",
-            "content": "".join(said.content) or None,
-            "tool_calls": [
-                {
-                    "id": call.id,
-                    "type": "function",
-                    "function": {"name": call.name, "arguments": call.arguments},
-                }
-                for call in said.calls
-            ],
-        },
-        *(
-            {"role": "tool", "tool_call_id": call.id, "content": everything[call.id]}
-            for call in said.calls
-        ),
-    ]
