@@ -244,6 +244,26 @@ async def test_two_ask_for_the_last_place_and_one_gets_it(rivals: list[Session])
     assert mine == "go"
 
 
+async def test_those_who_wait_for_their_turn_are_told_a_time_each(rivals: list[Session]) -> None:
+    """Of a rate: so that a thousand do not come back for every place; none waits too long."""
+    one, _, _ = desks(rivals)
+    endpoint = await one.endpoint()
+    await one.live.execute("update endpoints set per_minute = 6")
+    hold = timedelta(minutes=1)
+    ((answer, _, _),) = await one.rows("admit_v1", endpoint, uuid7(), hold)
+    assert answer == "go"
+    waits = []
+    for _ in range(100):
+        ((answer, wait, why),) = await one.rows("admit_v1", endpoint, uuid7(), hold)
+        assert (answer, why) == ("wait", "rate")
+        waits.append(wait.total_seconds())
+    assert [round(wait, -1) for wait in waits[:4]] == [10, 20, 30, 40]
+    assert max(waits) == 600
+    await one.shift(1)
+    ((answer, _, _),) = await one.rows("admit_v1", endpoint, uuid7(), hold)
+    assert answer == "go"
+
+
 async def test_of_those_who_wait_for_a_failing_endpoint_one_tries(rivals: list[Session]) -> None:
     """The others wait for what comes of it; a success lets all go."""
     first, second, _ = rivals

@@ -350,9 +350,7 @@ class OutLanes:
         if answer["answer"] == "go":
             return True
         wait: timedelta | None = answer["wait"]
-        # Jittered: what waited together is not to come back together.
-        seconds = None if wait is None else wait.total_seconds() * self._random.uniform(1, 1.5)
-        await self.defer(held, seconds)
+        await self.defer(held, None if wait is None else wait.total_seconds())
         return False
 
     async def report(self, held: Held, endpoint: Endpoint, result: Result | None) -> None:

@@ -35,8 +35,10 @@ create table endpoints (
     failing_since timestamptz,
     failures integer not null default 0,
     held_until timestamptz,
-    -- when the next message may leave, by its rate
+    -- when the next message may leave, by its rate, and when the next that has to wait comes again:
+    -- each lane is told a time of its own, or all of them would come back for every place
     free_at timestamptz,
+    queue_at timestamptz,
     -- its id cannot come back: the journal tells tries apart by lanes, which are named after it
     deleted_at timestamptz
 ) with (fillfactor = 70);
@@ -256,6 +258,7 @@ begin
         target = p_target, settings = p_settings, roles = p_roles, ordering = p_ordering,
         on_uncertain = p_on_uncertain, max_attempts = p_max_attempts,
         concurrency = p_concurrency, per_minute = p_per_minute,
+        free_at = null, queue_at = null,
         paused_at = case when p_paused then coalesce(e.paused_at, v_now) end,
         disabled_at = case when not p_enable then e.disabled_at end,
         disabled_reason = case when not p_enable then e.disabled_reason end,
@@ -308,7 +311,7 @@ begin
     update endpoints e set
         deleted_at = v_now, everywhere = false, target = '', secrets = '{}', settings = '{}',
         paused_at = null, disabled_at = null, disabled_reason = null, failing_since = null,
-        failures = 0, held_until = null, free_at = null
+        failures = 0, held_until = null, free_at = null, queue_at = null
     where e.id = p_id and e.deleted_at is null;
     if not found then
         return false;
@@ -360,7 +363,10 @@ begin
     end if;
     if e.free_at > v_now and e.per_minute is not null then
         why := 'rate';
-        wait := e.free_at - v_now;
+        wait := least(greatest(e.queue_at, e.free_at) - v_now, interval '10 minutes');
+        update endpoints x set
+            queue_at = v_now + wait + interval '1 minute' / x.per_minute
+        where x.id = e.id;
         return;
     end if;
     if e.concurrency is not null then
@@ -371,7 +377,8 @@ begin
         limit 1 for update skip locked;
         if v_slot is null then
             why := 'busy';
-            wait := '1 second';
+            -- What waited together does not come back together.
+            wait := interval '1 second' * (1 + random());
             return;
         end if;
         update endpoint_slots s set holder = p_holder, until = v_now + p_hold
@@ -535,6 +542,124 @@ begin
         return 'late';
     end if;
     return intend_v1(p_conversation_id, p_lane_id, p_token, p_next, p_margin);
+end $$;
+
+-- Promise: what done_and_next_v1 does, or intend_v1 where nothing is done yet (no seq), for many lanes in
+--          one commit, each by itself.  No answer (null): nothing happened to that lane, which has to
+--          be asked about alone: somebody holds it, it is no longer the caller's, it is paused, it was
+--          said before, or it is one message's own and ends here.
+-- How:     set statements, for what nearly all are: the intent for what is next, what came of what
+--          was before, and one write to the lane for both.  Nobody's row is waited for, so that who
+--          holds one of 64 lanes keeps 63 others from nothing; the next statement, whose snapshot is
+--          newer than the locks, reads.
+-- Args:    arrays with an entry a lane, none twice; p_keeps: whether it stays the holder's, if there
+--          is more, for p_lease.
+-- Locks:   the lanes by id, none waited for.
+create function settle_v1(
+    p_conversation_ids uuid[], p_lane_ids uuid[], p_tokens uuid[], p_seqs bigint[],
+    p_outcomes text[], p_details text[], p_external_ids text[], p_endpoint_ids uuid[],
+    p_keeps boolean[], p_nexts bigint[], p_lease interval, p_margin interval
+) returns table (answer text)
+language plpgsql rows 50 as $$
+declare
+    v_now timestamptz := lane_clock();
+    v_at timestamptz := clock_timestamp();
+    v_mine uuid[];
+begin
+    select array_agg(held.id) into v_mine
+    from (
+        select l.id
+        from unnest(p_conversation_ids, p_lane_ids, p_tokens) as a (conversation_id, id, token)
+        join lanes l on l.conversation_id = a.conversation_id and l.id = a.id
+        where l.token = a.token
+        order by l.conversation_id, l.id
+        for no key update of l skip locked
+    ) held;
+    return query
+        with asked as materialized (
+            select a.*, l.fence, l.head_seq, l.due_at, l.id is not null as plain,
+                a.seq < l.tail_seq as more,
+                case
+                    when a.seq is null then l.due_at
+                    when a.seq >= l.tail_seq then null
+                    when a.keep then renewed(l.due_at, v_now, p_lease)
+                    else v_now
+                end as due_then
+            from unnest(
+                p_conversation_ids, p_lane_ids, p_tokens, p_seqs, p_outcomes, p_details,
+                p_external_ids, p_endpoint_ids, p_keeps, p_nexts
+            ) with ordinality as a (
+                conversation_id, id, token, seq, outcome, detail, external_id, endpoint_id, keep,
+                next, n
+            )
+            left join lanes l on l.conversation_id = a.conversation_id and l.id = a.id
+                and l.id = any (v_mine) and l.token = a.token
+                and l.kind = 'out' and l.paused_at is null
+                and coalesce(a.seq, a.next) >= l.head_seq
+                -- What is let go has no next.
+                and (a.seq is null or a.next is null
+                     or a.keep and a.next > a.seq and a.seq < l.tail_seq)
+                and (a.seq is null or a.seq < l.tail_seq
+                     or l.id = lane_id(a.conversation_id, 'out', a.endpoint_id))
+        ), judged as materialized (
+            select q.*,
+                case
+                    when not q.plain then null
+                    when q.next is null then 'done'
+                    when q.due_then <= v_now + p_margin then 'late'
+                    when q.seq is not null and exists (
+                        select from endpoints e
+                        where e.id = q.endpoint_id
+                          and (e.paused_at is not null or e.disabled_at is not null)) then 'late'
+                    -- Not locked: whoever deletes it after this comes too late to hold it back.
+                    when exists (
+                        select from conversations c
+                        join messages m on m.conversation_id = c.id and m.seq = q.next
+                        where c.id = q.conversation_id and m.deleted_at is null
+                          and m.seq <@ c.path) then 'go'
+                    else 'skip'
+                end as word
+            from asked q
+        ), settled as (
+            update attempts a set
+                outcome = q.outcome, detail = q.detail, external_id = q.external_id,
+                settled_at = v_now
+            from judged q
+            where q.plain and q.seq is not null
+              and a.conversation_id = q.conversation_id and a.lane_id = q.id and a.seq = q.seq
+              and a.fence = q.fence
+        ), intended as (
+            insert into attempts (
+                conversation_id, lane_id, seq, fence, token, intended_at, outcome, detail, settled_at
+            )
+            select q.conversation_id, q.id, q.next, q.fence, q.token, v_now,
+                case when q.word = 'skip' then 'skipped' end,
+                case when q.word = 'skip' then 'it was deleted, or is not on the active path' end,
+                case when q.word = 'skip' then v_now end
+            from judged q
+            where q.word in ('go', 'skip')
+            on conflict do nothing
+        ), receipted as (
+            insert into receipts (endpoint_id, external_id, conversation_id, seq, status, at)
+            select q.endpoint_id, q.external_id, q.conversation_id, q.seq, 'sent', v_at
+            from judged q
+            where q.plain and q.external_id is not null and q.outcome = 'accepted'
+            on conflict do nothing
+        ), moved as (
+            update lanes l set
+                head_seq = case
+                    when q.word = 'go' then q.next
+                    when q.word = 'skip' then q.next + 1
+                    else q.seq + 1 end,
+                tries = 0, due_at = q.due_then,
+                token = case when q.seq is null or q.more and q.keep then l.token end,
+                owner = case when q.seq is null or q.more and q.keep then l.owner end
+            from judged q
+            where q.plain and (q.seq is not null or q.word = 'skip'
+                               or q.word = 'go' and q.next > q.head_seq)
+              and l.conversation_id = q.conversation_id and l.id = q.id
+        )
+        select q.word from judged q order by q.n;
 end $$;
 
 -- Promise: the message's receipt says at least this, and never less than before: sent, delivered, read;
