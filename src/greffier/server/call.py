@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from greffier.server.answers import Answer, Header, Stream
     from greffier.server.service import Service
-    from greffier.server.table import Route
+    from greffier.server.table import Resource, Route
     from greffier.store.database import Database
     from greffier.store.position import Position
 
@@ -30,7 +30,8 @@ class Call:
 
     __slots__ = (
         "_database", "_principal", "answer", "body", "extra", "headers", "method", "params",
-        "position", "query", "receive", "request_id", "route", "scope", "sent", "service",
+        "position", "query", "receive", "request_id", "resource", "route", "scope", "sent",
+        "service",
     )  # fmt: skip
 
     def __init__(self, service: Service, scope: Scope, receive: Receive, request_id: str) -> None:
@@ -41,6 +42,7 @@ class Call:
         self.method: str = scope["method"]
         # Of a header that stands twice the last counts; none that we read may.
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.resource: Resource | None = None
         self.route: Route | None = None
         self.params: dict[str, Any] = {}
         self.query: Any = None

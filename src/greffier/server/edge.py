@@ -17,21 +17,21 @@ from asyncio import (
     ensure_future,
     wait,
 )
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import socketio
-from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
-from greffier.errors import CODES, Error, MethodNotAllowed, NotFound, Unavailable
+from greffier.errors import CODES, Error, MethodNotAllowed, Unavailable
 from greffier.server.answers import Answer, Stream, problem
 from greffier.server.call import Call, ClientGone
 from greffier.server.logs import safe_exception
+from greffier.server.protocol import WHOLE, Whole
 from greffier.server.sockets import Sockets
-from greffier.server.table import Resource
+from greffier.server.table import Resource, Table
 
 if TYPE_CHECKING:
     from greffier.publish.feed import Feed
@@ -44,6 +44,7 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 #: Small pieces of a stream are sent together: one message at a time is one write each.
 _CHUNK = 64 << 10
+_NONE: Mapping[str, Any] = {}
 #: In the log, for a caller who left before the answer (nginx's number).
 _LEFT = 499
 
@@ -59,7 +60,7 @@ class Edge:
         self, service: Service, resources: list[Resource], log: FilteringBoundLogger
     ) -> None:
         self.service = service
-        self._router = Router(resources, redirect_slashes=False, default=_nothing_here)
+        self._table = Table(resources)
         self._log = log
         self.sockets = Sockets(service)
         self._sockets_app = socketio.ASGIApp(self.sockets.server)
@@ -76,13 +77,13 @@ class Edge:
             return
         began = perf_counter()
         call = Call(self.service, scope, receive, self._request_id(scope))
-        scope["greffier.call"] = call
         error: BaseException | None = None
         try:
             try:
                 if self.service.local is not None:
                     self.service.local.guard(call)
-                await self._router(scope, receive, send)
+                call.resource, values = self._table.find(scope)
+                await call.resource.serve(call, values)
             except Error as refusal:
                 call.answer = self._refuse(call, refusal)
             except ClientGone:
@@ -129,9 +130,8 @@ class Edge:
             )
             error = Unavailable(retry_after=5)
         answer = problem(error, call.request_id)
-        if isinstance(error, MethodNotAllowed):
-            resource: Resource = call.scope["route"]
-            answer.headers.append((b"allow", resource.allow.encode()))
+        if isinstance(error, MethodNotAllowed) and call.resource is not None:
+            answer.headers.append((b"allow", call.resource.allow.encode()))
         return answer
 
     async def _send(self, call: Call, answer: Answer, send: Send) -> None:
@@ -143,6 +143,9 @@ class Edge:
         if call.method == "HEAD":
             body = b""
         call.sent = len(body)
+        whole: Whole | None = call.scope.get("state", _NONE).get(WHOLE)
+        if whole is not None and whole(answer.status, headers, body):
+            return
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
@@ -209,10 +212,6 @@ class Edge:
             request_id=call.request_id,
             **more,
         )
-
-
-async def _nothing_here(_scope: Scope, _receive: Receive, _send: Send) -> None:
-    raise NotFound("There is nothing at this path; /docs lists what there is.")
 
 
 async def _until_gone(receive: Receive) -> None:

@@ -1,7 +1,8 @@
 """The route table: what is declared here is served, checked and documented.
 
 A route is one entry: its types are what a request is checked against, what its handler gets, and
-what the OpenAPI document says.  Routes are matched in order, so the hot ones come first.
+what the OpenAPI document says.  Of paths with as many slashes the first that matches counts: the
+hot ones come first.
 """
 
 from __future__ import annotations
@@ -10,12 +11,10 @@ import functools
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import unquote
 
 import msgspec
-from starlette.routing import BaseRoute, Match
-from starlette.types import Receive, Scope, Send
 
 from greffier.access import OPERATIONS_ONLY
 from greffier.errors import Error, Forbidden, MethodNotAllowed, NotFound
@@ -24,6 +23,9 @@ from greffier.server.answers import Answer, Stream
 from greffier.server.call import SAFE_METHODS, Call
 from greffier.server.decode import check_media, json_decoder, query_decoder
 from greffier.store.position import Position
+
+if TYPE_CHECKING:
+    from starlette.types import Scope
 
 Handler: TypeAlias = Callable[[Call], Awaitable[Answer | Stream]]
 
@@ -134,44 +136,31 @@ class Route:
         return self.handler.__name__
 
 
-class Resource(BaseRoute):
-    """One path with all its methods, as Starlette's router takes it."""
+class Resource:
+    """One path with all its methods."""
 
     def __init__(self, path: str, routes: Sequence[Route]) -> None:
         self.path = path
         self.names = re.findall(r"{(\w+)}", path)
         self._readers = [PARAMETERS[name].read for name in self.names]
         literal = re.split(r"{\w+}", path)
-        self._match = re.compile("([^/]+)".join(map(re.escape, literal))).fullmatch
+        #: Finds the variable parts of a path, when it is this one.
+        self.match = re.compile("([^/]+)".join(map(re.escape, literal))).fullmatch
         self._routes = {route.method: route for route in routes}
         if "GET" in self._routes:
             self._routes.setdefault("HEAD", self._routes["GET"])
         self.allow = ", ".join(sorted(self._routes))
 
-    def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Say whether this is the path, whatever the method."""
-        if scope["type"] != "http":
-            return Match.NONE, {}
-        # A name in a path may hold a slash, written %2F: only then is it read as it was sent.
-        raw: bytes = scope.get("raw_path") or b""
-        escaped = b"%2F" in raw or b"%2f" in raw
-        path: str = raw.decode("latin-1") if escaped else scope["path"]
-        if root := scope.get("root_path"):
-            path = path.removeprefix(root)
-        found = self._match(path)
-        if found is None:
-            return Match.NONE, {}
-        values = found.groups()
-        if escaped:
-            try:
-                values = tuple(unquote(value, errors="strict") for value in values)
-            except UnicodeDecodeError:
-                return Match.NONE, {}
-        return Match.FULL, {"greffier.values": values}
+    async def serve(self, call: Call, values: Sequence[str]) -> None:
+        """Leave the answer with the call; whoever made the call sends it.
 
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Leave the answer with the call; whoever made the call sends it."""
-        call: Call = scope["greffier.call"]
+        Args:
+            call: The request.
+            values: The variable parts of its path, as they were sent.
+
+        Raises:
+            Error: It is refused.
+        """
         route = self._routes.get(call.method)
         if route is None:
             raise MethodNotAllowed(f"Use one of: {self.allow}.")
@@ -183,9 +172,7 @@ class Resource(BaseRoute):
                 raise Forbidden(OPERATIONS_ONLY)
             if not service.users.knows(principal):
                 await service.users.see(principal)
-        for name, read, text in zip(
-            self.names, self._readers, scope["greffier.values"], strict=True
-        ):
+        for name, read, text in zip(self.names, self._readers, values, strict=True):
             if (value := read(text)) is None:
                 raise NotFound
             call.params[name] = value
@@ -195,7 +182,7 @@ class Resource(BaseRoute):
             call.position = Position.parse(position.decode("latin-1"))
         # Probes and browsers add what they like to a page that takes nothing.
         if route.auth or route.query is not NoQuery:
-            call.query = route.read_query(scope["query_string"])
+            call.query = route.read_query(call.scope["query_string"])
         if route.request is not None:
             if headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers:
                 check_media(headers.get(b"content-type"))
@@ -204,6 +191,41 @@ class Resource(BaseRoute):
         if route.writes:
             position = str(call.service.database.position).encode()
             answer.headers.append((b"greffier-position", position))
+
+
+class Table:
+    """All resources."""
+
+    def __init__(self, resources: Iterable[Resource]) -> None:
+        # No variable part holds a slash: only paths of as many need be tried.
+        self._by_slashes: dict[int, list[Resource]] = {}
+        for resource in resources:
+            self._by_slashes.setdefault(resource.path.count("/"), []).append(resource)
+
+    def find(self, scope: Scope) -> tuple[Resource, Sequence[str]]:
+        """Find what a request is for, whatever its method, and the variable parts of its path.
+
+        Raises:
+            NotFound: There is nothing at this path.
+        """
+        # A name in a path may hold a slash, written %2F: only then is it read as it was sent.
+        raw: bytes = scope.get("raw_path") or b""
+        escaped = b"%" in raw and (b"%2F" in raw or b"%2f" in raw)
+        path: str = raw.decode("latin-1") if escaped else scope["path"]
+        if root := scope.get("root_path"):
+            path = path.removeprefix(root)
+        for resource in self._by_slashes.get(path.count("/"), ()):
+            found = resource.match(path)
+            if found is None:
+                continue
+            values = found.groups()
+            if not escaped:
+                return resource, values
+            try:
+                return resource, [unquote(value, errors="strict") for value in values]
+            except UnicodeDecodeError:
+                continue
+        raise NotFound("There is nothing at this path; /docs lists what there is.")
 
 
 def resources(routes: Iterable[Route]) -> list[Resource]:
