@@ -177,6 +177,8 @@ async def test_typing_reaches_the_others_and_ends(servers: tuple[Running, Runnin
     async with here.socket("ada") as ada, there.socket("bob") as bob:
         await ada.call("join", conversation_id=talk)
         await bob.call("join", conversation_id=talk)
+        refused = await ada.call("typing", conversation_id=talk, on="yes")
+        assert (refused["ok"], refused["code"]) == (False, "validation")
         await ada.call("typing", conversation_id=talk, on=True)
         await bob.wait("typing", user_id="ada", on=True)
         await ada.call("typing", conversation_id=talk, on=False)

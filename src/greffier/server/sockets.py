@@ -329,9 +329,12 @@ class Sockets:
         joined = session.joined.get(_id(data))
         if joined is None:
             raise NotFound
+        on = data.get("on", True)
+        if not isinstance(on, bool):
+            raise Invalid.at("/on", "type", "It is true or false.")
         user = access.myself(session.principal)
         if len(joined.people) <= SIGNALLED:
-            self._service.signals.type(joined.conversation_id, user, on=data.get("on") is not False)
+            self._service.signals.type(joined.conversation_id, user, on=on)
         return {}
 
     async def _read(self, session: Session, data: dict[str, Any]) -> dict[str, Any]:
