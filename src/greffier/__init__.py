@@ -8,6 +8,7 @@ The way of a message is the layout of this package: ``change`` (a verb checks it
 from greffier._version import __version__
 from greffier.agents.asking import RunEvent, Runs
 from greffier.agents.tools import ToolFailed, ToolRun
+from greffier.deliver.keeping import Endpoints, Sources
 from greffier.errors import (
     AgentFixed,
     Archived,
@@ -34,9 +35,11 @@ from greffier.errors import (
 from greffier.library import Agents, Conversations, Greffier, Messages, open  # noqa: A004
 from greffier.model.agent import Agent, AgentList, Tool, ToolFunction
 from greffier.model.conversation import Conversation, LastMessage, Membership
+from greffier.model.endpoint import Endpoint, EndpointList, MadeEndpoint
 from greffier.model.message import Draft, Function, Message, ToolCall
 from greffier.model.page import Author, Context, ConversationList, Omitted, Page
 from greffier.model.run import Run, RunError, RunUsage
+from greffier.model.source import Incoming, MadeSource, Receipt, Received, Source, SourceList
 from greffier.model.tokens import TokenCounter, estimate
 from greffier.model.usage import AgentUsage, Quota, Spent, Usage
 from greffier.publish.told import Change
@@ -58,14 +61,20 @@ __all__ = [
     "Conversations",
     "Draft",
     "EmbeddedError",
+    "Endpoint",
+    "EndpointList",
+    "Endpoints",
     "Error",
     "Forbidden",
     "Function",
     "Gone",
     "Greffier",
     "IdReused",
+    "Incoming",
     "Invalid",
     "LastMessage",
+    "MadeEndpoint",
+    "MadeSource",
     "Membership",
     "Message",
     "Messages",
@@ -77,6 +86,8 @@ __all__ = [
     "Quota",
     "QuotaExceeded",
     "RateLimited",
+    "Receipt",
+    "Received",
     "Run",
     "RunActive",
     "RunError",
@@ -85,6 +96,9 @@ __all__ = [
     "Runs",
     "SchemaError",
     "SettingsError",
+    "Source",
+    "SourceList",
+    "Sources",
     "Spent",
     "Stale",
     "Stats",

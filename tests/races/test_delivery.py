@@ -148,6 +148,21 @@ async def test_who_writes_to_a_source_that_goes_finds_none(rivals: list[Session]
     assert await one.live.fetchval("select count(*) from source_contacts") == 0
 
 
+async def test_a_conversation_has_no_endpoint_that_went_as_it_was_begun(
+    rivals: list[Session],
+) -> None:
+    """Its messages would be work for nobody, each of them."""
+    first, second, _ = rivals
+    one, other, _ = desks(rivals)
+    endpoint = await one.endpoint()
+    source = await one.source(endpoint=endpoint)
+    async with first.open():
+        assert await one.call("delete_endpoint_v1", endpoint, None, True)
+        waiting = await second.waits(other.receive(source, "ada", "1"))
+    assert (await waiting)["outcome"] == "stored"
+    assert await one.live.fetchval("select count(*) from conversation_endpoints") == 0
+
+
 # -- Going out
 
 

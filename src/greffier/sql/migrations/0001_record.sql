@@ -3371,7 +3371,8 @@ end $$;
 --          gone, when there is no such source; archived conversations are begun anew.
 -- How:     the contact's row orders everybody who brings a message of theirs: of two first messages at
 --          once one makes the conversation.
--- Locks:   the source's row, shared, the contact's row, the conversation, its lanes.
+-- Locks:   the source's row, shared, the contact's row, the conversation, the endpoint's row, shared,
+--          its lanes.
 create function receive_v1(
     p_source_id uuid, p_external_id text, p_contact text, p_contact_in_url text, p_title text,
     p_contact_name text, p_content text, p_metadata jsonb, p_said_at timestamptz,
@@ -3426,7 +3427,7 @@ begin
                 e.target, '{contact}',
                 case when e.channel = 'webhook' then p_contact_in_url else p_contact end) end
         from endpoints e where e.id = s.endpoint_id and e.deleted_at is null
-        for key share;
+        for share;
     end if;
     select x.* into m from append_message_v1(
         receive_v1.conversation_id, null, p_message_id, p_hash, 'user', 'contact:' || p_contact,
