@@ -22,36 +22,64 @@ def rfc3339(at: datetime) -> str:
     """Write a time in UTC with microseconds, always of the same length."""
     if at.tzinfo is not UTC:
         at = at.astimezone(UTC)
-    return at.isoformat(timespec="microseconds")[:-6] + "Z"
+    # A third of the time that isoformat takes, but it leaves out a fraction that is nothing.
+    text = _encode(at)[1:-2].decode()
+    return f"{text}Z" if at.microsecond else f"{text}.000000Z"
+
+
+class _Wire(msgspec.Struct, kw_only=True, gc=False):
+    """A message in the order of ``message_json``; a struct is written faster than a dict."""
+
+    conversation_id: UUID
+    seq: int
+    id: UUID
+    parent_seq: int | None
+    role: str
+    author_id: str | None
+    author_name: str | None
+    written_by: str
+    content: str | None
+    parts: msgspec.Raw | None
+    tool_calls: msgspec.Raw | None
+    tool_call_id: str | None
+    name: str | None
+    reasoning: str | None
+    status: str = "complete"
+    run_id: None = None
+    created_at: str
+    said_at: str | None
+    edited_at: None = None
+    deleted_at: None = None
+    rev: int
+    metadata: msgspec.Raw
+
+
+_NO_METADATA = msgspec.Raw(b"{}")
 
 
 def message(conversation_id: UUID, row: Row, stored: Stored) -> bytes:
     """Encode a new message: what was said, and the numbers it got."""
     return _encode(
-        {
-            "conversation_id": conversation_id,
-            "seq": stored.seq,
-            "id": row.id,
-            "parent_seq": stored.parent_seq,
-            "role": row.role,
-            "author_id": stored.author_id,
-            "author_name": row.author_name,
-            "written_by": row.written_by,
-            "content": row.content,
-            "parts": _raw(row.parts),
-            "tool_calls": _raw(row.tool_calls),
-            "tool_call_id": row.tool_call_id,
-            "name": row.name,
-            "reasoning": row.reasoning,
-            "status": "complete",
-            "run_id": None,
-            "created_at": rfc3339(stored.created_at),
-            "said_at": rfc3339(row.said_at) if row.said_at else None,
-            "edited_at": None,
-            "deleted_at": None,
-            "rev": stored.rev,
-            "metadata": _raw(row.metadata) or {},
-        }
+        _Wire(
+            conversation_id=conversation_id,
+            seq=stored.seq,
+            id=row.id,
+            parent_seq=stored.parent_seq,
+            role=row.role,
+            author_id=stored.author_id,
+            author_name=row.author_name,
+            written_by=row.written_by,
+            content=row.content,
+            parts=_raw(row.parts),
+            tool_calls=_raw(row.tool_calls),
+            tool_call_id=row.tool_call_id,
+            name=row.name,
+            reasoning=row.reasoning,
+            created_at=rfc3339(stored.created_at),
+            said_at=rfc3339(row.said_at) if row.said_at else None,
+            rev=stored.rev,
+            metadata=_raw(row.metadata) or _NO_METADATA,
+        )
     )
 
 

@@ -35,10 +35,16 @@ def make_logger(level: str, form: str, stream: BinaryIO | None = None) -> Filter
         stream: Where to; standard error by default.
     """
     stream = stream or sys.stderr.buffer
+    wrapper: Any = structlog.make_filtering_bound_logger(_LEVELS[level])
+    processors = []
+    if form == "json" or (form == "auto" and not stream.isatty()):
+        wrapper = type("JsonLogger", (_Json, wrapper), {})
+    else:
+        processors.append(_console(stream))
     logger: FilteringBoundLogger = structlog.wrap_logger(
         structlog.BytesLogger(stream),
-        processors=[_renderer(form, stream)],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        processors=processors,
+        wrapper_class=wrapper,
         cache_logger_on_first_use=True,
         # Bound once: unbound it would bind itself anew for each line, a fifth of its time.
     ).bind()
@@ -89,9 +95,7 @@ def _told(method: str, event: Event) -> Event:
     return event
 
 
-def _renderer(form: str, stream: BinaryIO) -> Any:
-    if form == "json" or (form == "auto" and not stream.isatty()):
-        return _json
+def _console(stream: BinaryIO) -> Any:
     console = structlog.dev.ConsoleRenderer(
         colors=stream.isatty(), timestamp_key="at", pad_event_to=0
     )
@@ -103,9 +107,15 @@ def _renderer(form: str, stream: BinaryIO) -> Any:
     return lines
 
 
-def _json(_logger: object, method: str, event: Event) -> bytes:
-    # One step for all there is to do: as steps of structlog's it took twice as long a request.
-    return _encode(_told(method, event))
+class _Json(structlog.BoundLoggerBase):
+    """Writes an event in one step: as a chain of processors it took a request 1 us more."""
+
+    # By place alone: an event may well have a method of its own.
+    def _proxy_to_logger(  # type: ignore[override]
+        self, method: str, event: str | None = None, /, **more: Any
+    ) -> None:
+        line: Event = {**self._context, **more, "event": event}
+        self._logger.msg(_encode(_told(method, line)))
 
 
 class _Bridge(logging.Handler):
