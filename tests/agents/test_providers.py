@@ -123,7 +123,7 @@ def test_an_sdk_is_imported_when_it_is_asked_and_not_before() -> None:
         "two = {'kind': 'anthropic', 'key': 'k'}\n"
         "found = Providers(load({'providers': {'one': one, 'two': two}}))\n"
         "found.get('one'), found.get('two')\n"
-        "print(sorted({'openai', 'anthropic', 'httpx2'} & sys.modules.keys()))\n"
+        "print(sorted({'openai', 'anthropic'} & sys.modules.keys()))\n"
     )
 
     done = subprocess.run(
