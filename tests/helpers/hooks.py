@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -40,7 +41,7 @@ class Hook:
     arrivals: list[Arrival] = field(default_factory=list)
     #: What is answered next; when there is nothing left, ``usual``.
     answers: deque[bytes | Callable[[Line], Any]] = field(default_factory=deque)
-    usual: bytes = field(default_factory=lambda: response(200))
+    usual: bytes | Callable[[Line], Any] = field(default_factory=lambda: response(200))
     port: int = 0
     busy: int = 0
     most: int = 0
@@ -100,6 +101,12 @@ async def hooked(*secrets: str) -> AsyncIterator[Hook]:
         assert isinstance(server, Server)
         hook.port = server.port
         yield hook
+
+
+async def slowly(line: Line) -> None:
+    """Answer after what a far side takes, so that there is always something on its way."""
+    await asyncio.sleep(random.uniform(0.05, 0.25))
+    await line.say(response(200))
 
 
 async def hang_up(line: Line) -> None:
