@@ -117,6 +117,24 @@ async def test_a_lane_is_paused_resumed_retried_and_skipped(hand: Hand, ops: Per
     assert await hand.intend(claim, 2) == "go"
 
 
+async def test_the_newest_attempts_of_all_lanes_are_listed_page_by_page(
+    hand: Hand, ops: Person
+) -> None:
+    """Without a lane: each once, newest first, with the lane it is of."""
+    lanes = [await hand.lane() for _ in range(3)]
+    for lane in lanes:
+        expect(await ops.http.post(f"/v1/ops/lanes/{lane.id}/skip"), 200)
+    found, cursor = [], ""
+    for _ in lanes:
+        page = expect(await ops.http.get(f"/v1/ops/attempts?limit=1{cursor}"), 200)
+        found += page["data"]
+        cursor = f"&cursor={page['next_cursor']}"
+    assert page["next_cursor"] is None
+    assert [one["lane_id"] for one in found] == [str(lane.id) for lane in reversed(lanes)]
+    one = expect(await ops.http.get(f"/v1/ops/attempts?lane_id={lanes[0].id}"), 200)["data"]
+    assert one == found[-1:]
+
+
 async def test_of_a_run_lane_the_run_is_named(hand: Hand, ops: Person) -> None:
     """Whoever looks for a stuck answer finds which it is; a run is not skipped, but cancelled."""
     claim, run = await hand.running()
@@ -135,7 +153,8 @@ async def test_of_a_run_lane_the_run_is_named(hand: Hand, ops: Person) -> None:
         ("GET", "/v1/ops/lanes?state=lost", 422, "validation"),
         ("GET", "/v1/ops/lanes?limit=0", 422, "validation"),
         ("GET", "/v1/ops/lanes?state=due&cursor=AA", 422, "validation"),
-        ("GET", "/v1/ops/attempts", 422, "validation"),
+        ("GET", "/v1/ops/attempts?limit=101", 422, "validation"),
+        ("GET", "/v1/ops/attempts?cursor=1.1", 422, "validation"),
         ("GET", "/v1/ops/attempts?lane_id=one", 422, "validation"),
         ("GET", f"/v1/ops/attempts?lane_id={uuid.UUID(int=1)}&cursor=1", 422, "validation"),
     ],

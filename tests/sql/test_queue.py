@@ -150,6 +150,8 @@ async def test_a_cursor_that_is_none_of_ours_is_refused(db: Database, cursor: st
         await queue.lanes(db, state="parked", cursor=cursor)
     with pytest.raises(Invalid, match="cursor"):
         await queue.attempts(db, uuid7(), cursor=cursor)
+    with pytest.raises(Invalid, match="cursor"):
+        await queue.attempts(db, cursor=cursor)
 
 
 async def test_the_journal_of_a_lane_is_read_newest_first(hand: Hand, db: Database) -> None:

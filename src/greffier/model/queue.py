@@ -74,6 +74,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     ``outcome`` is null while nobody knows what came of it.
     """
 
+    lane_id: UUID
     seq: int
     fence: int
     intended_at: datetime

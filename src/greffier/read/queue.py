@@ -6,7 +6,7 @@ import base64
 import contextlib
 import re
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
@@ -49,6 +49,12 @@ _LANE: Final = msgspec.json.Decoder(Lane)
 _FIRST = UUID(int=0)
 #: A try's place in a journal: seq and fence, both below 2^63.
 _TRY = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})")
+#: The same in the journal of all lanes: after microseconds since 1970 and the lane's id.
+_TRY_OF_ALL = re.compile(r"([0-9]{1,17})\.([0-9a-f]{32})\." + _TRY.pattern)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+#: How far back the journal of all lanes is looked through, in steps: what is newest mostly lies in
+#: the first, and a busy day need not be sorted for twenty lines of it.
+_BACK = (timedelta(hours=1), timedelta(days=1), timedelta(days=7))
 
 
 async def diagnose(database: Database, *, max_attempts: int = 3) -> Diagnosis:
@@ -194,9 +200,18 @@ async def lane(database: Database, lane_id: UUID) -> Lane:
 
 
 async def attempts(
-    database: Database, lane_id: UUID, *, limit: int = 20, cursor: str | None = None
+    database: Database, lane_id: UUID | None = None, *, limit: int = 20, cursor: str | None = None
 ) -> tuple[list[Attempt], str | None]:
-    """Read a lane's journal, newest first.
+    """Read a lane's journal, or that of every lane for the last seven days; newest first.
+
+    A lane is read to its first try.  Of all of them the last days only, since a tree over time
+    would cost every try an entry: what there is is kept by block.
+
+    Args:
+        database: Where.
+        lane_id: Of which lane; None is all of them.
+        limit: How many, at most 100.
+        cursor: What the list before ended with.
 
     Returns:
         The attempts, and a cursor for what follows (None at the end).
@@ -205,6 +220,8 @@ async def attempts(
         Invalid: The limit is out of range, or the cursor is none of ours.
     """
     _check(limit)
+    if lane_id is None:
+        return await _attempts_of_all(database, limit, cursor)
     most = (1 << 63) - 1
     seq, fence = most, most
     if cursor is not None:
@@ -216,6 +233,29 @@ async def attempts(
     found = [Attempt(**dict(row)) for row in rows[:limit]]
     last = found[-1] if len(rows) > limit else None
     return found, None if last is None else f"{last.seq}.{last.fence}"
+
+
+async def _attempts_of_all(
+    database: Database, limit: int, cursor: str | None
+) -> tuple[list[Attempt], str | None]:
+    place: tuple[datetime | None, UUID | None, int | None, int | None] = (None, None, None, None)
+    if cursor is not None:
+        parts = _TRY_OF_ALL.fullmatch(cursor)
+        if parts is None:
+            raise _no_cursor()
+        at = _EPOCH + timedelta(microseconds=int(parts[1]))
+        place = at, UUID(parts[2]), int(parts[3]), int(parts[4])
+    rows: Any = []
+    for back in _BACK:
+        rows = await database.read("attempts_within", *place, back, _BACK[-1], limit + 1)
+        if len(rows) > limit:
+            break
+    found = [Attempt(**dict(row)) for row in rows[:limit]]
+    if len(rows) <= limit:
+        return found, None
+    last = found[-1]
+    since = (last.intended_at - _EPOCH) // timedelta(microseconds=1)
+    return found, f"{since}.{last.lane_id.hex}.{last.seq}.{last.fence}"
 
 
 async def to_unlock(

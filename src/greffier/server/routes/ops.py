@@ -41,9 +41,9 @@ class LanesQuery(msgspec.Struct, frozen=True):
 
 
 class AttemptsQuery(msgspec.Struct, frozen=True):
-    """Of which lane, and how many; go on with the ``next_cursor`` of the answer."""
+    """Of which lane, of all without; how many; go on with the ``next_cursor`` of the answer."""
 
-    lane_id: Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
+    lane_id: Annotated[str, Meta(extra_json_schema={"format": "uuid"})] | None = None
     limit: _Limit = 20
     cursor: str | None = None
 
@@ -101,14 +101,15 @@ async def get_lane(call: Call) -> Answer:
 
 
 async def list_attempts(call: Call) -> Answer:
-    """Read a lane's journal, newest first: what was tried, and what came of it.
+    """Read the journal, newest first: what was tried, and what came of it.
 
-    Two tries of one message that may both have arrived explain a double at the far side.
+    With ``lane_id`` all of that lane's, else every lane's of the last seven days. Two tries of one
+    message that may both have arrived explain a double at the far side.
     """
     access.operator(call.principal)
     asked: AttemptsQuery = call.query
-    lane_id = parse_uuid(asked.lane_id)
-    if lane_id is None:
+    lane_id = None if asked.lane_id is None else parse_uuid(asked.lane_id)
+    if lane_id is None and asked.lane_id is not None:
         raise Invalid.at("/lane_id", "uuid", "This is no UUID.")
     found, following = await queue.attempts(
         call.service.database, lane_id, limit=asked.limit, cursor=asked.cursor

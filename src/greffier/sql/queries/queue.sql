@@ -252,12 +252,27 @@ order by x.id;
 
 -- name: attempts_of_lane
 -- $1 lane, $2 and $3 seq and fence of the last so far, $4 how many.  Its journal, newest first.
-select a.seq, a.fence, a.intended_at, a.outcome, a.detail, a.external_id, a.settled_at
+select a.lane_id, a.seq, a.fence, a.intended_at, a.outcome, a.detail, a.external_id, a.settled_at
 from lanes l
 join attempts a on a.conversation_id = l.conversation_id and a.lane_id = l.id
 where l.id = $1 and (a.seq, a.fence) < ($2, $3)
 order by a.seq desc, a.fence desc
 limit $4;
+
+-- name: attempts_within
+-- $1 to $4 time, lane, seq and fence of the last so far (null: from now), $5 how far back from there,
+-- $6 how far back at all, $7 how many.  The journal of every lane, newest first.
+with clock as materialized (select lane_clock() as now)
+select a.lane_id, a.seq, a.fence, a.intended_at, a.outcome, a.detail, a.external_id, a.settled_at
+from attempts a
+-- Both bounds, or the planner takes it for a third of the table and reads all of it.
+where a.intended_at > (
+        select greatest(coalesce($1::timestamptz, now) - $5::interval, now - $6::interval) from clock)
+  and a.intended_at <= (select coalesce($1::timestamptz, now) from clock)
+  and ($1::timestamptz is null
+       or (a.intended_at, a.lane_id, a.seq, a.fence) < ($1::timestamptz, $2::uuid, $3::bigint, $4::bigint))
+order by a.intended_at desc, a.lane_id desc, a.seq desc, a.fence desc
+limit $7;
 
 -- name: alerts_noted
 -- Alerts that stand, and those that ended in the last day.
