@@ -18,7 +18,7 @@ from greffier.client.calls import Stored, path
 from greffier.client.live import Via
 from greffier.client.outbox import comes_again
 from greffier.client.wire import Change
-from greffier.errors import Error, Unavailable
+from greffier.errors import Error, NotFound, Unavailable
 from greffier.model.ids import uuid7
 from greffier.model.message import Draft, Message
 from greffier.read.history import Branch
@@ -224,7 +224,10 @@ class Crowd:
         try:
             rev = await work
         except Error as error:
-            (self.history.unknown if comes_again(error) else self.history.fail)(turn)
+            # A branch that is not there may have been made the path by a first try whose answer was
+            # lost: the client asks again by itself.
+            unsure = comes_again(error) or isinstance(error, NotFound)
+            (self.history.unknown if unsure else self.history.fail)(turn)
         else:
             self.history.done(turn, rev=rev)
 
