@@ -80,6 +80,30 @@ async def test_who_comes_back_recovers_exactly(server: Running) -> None:
     assert [one["content"] for one in back["changes"]["messages"]] == ["missed"]
 
 
+async def test_a_rev_without_an_epoch_is_of_the_history_there_is(server: Running) -> None:
+    """As over HTTP: it recovers."""
+    talk = await room(server, "bob")
+    async with server.socket("bob") as bob:
+        joined = await bob.call("join", conversation_id=talk)
+        await say(server, talk, "missed")
+        back = await bob.call("join", conversation_id=talk, rev=joined["rev"])
+
+    assert back["recovered"] is True
+    assert [one["content"] for one in back["changes"]["messages"]] == ["missed"]
+
+
+@pytest.mark.parametrize("position", [{"rev": "x"}, {"rev": -1}, {"rev": True}, {"epoch": 1}])
+async def test_a_position_that_is_none_is_refused(server: Running, position: Any) -> None:
+    """Rather than answered with a page, as if none had been sent."""
+    talk = await room(server)
+    async with server.socket("ada") as ada:
+        refused = await ada.call("join", conversation_id=talk, **position)
+        joined = await ada.call("join", conversation_id=talk, rev=None, epoch=None)
+
+    assert (refused["ok"], refused["code"]) == (False, "validation")
+    assert joined["ok"] is True
+
+
 async def test_a_rev_of_another_history_gets_a_fresh_page(server: Running) -> None:
     """It is not recovered, and says so."""
     talk = await room(server)

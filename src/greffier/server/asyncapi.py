@@ -70,7 +70,7 @@ class ActivityEvent(msgspec.Struct, frozen=True):
 
 
 class Join(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Follow a conversation; with epoch and rev, from there on."""
+    """Follow a conversation; with rev from there on, of the history that epoch names or ours."""
 
     conversation_id: UUID
     epoch: str | None = None

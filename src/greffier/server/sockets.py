@@ -296,11 +296,19 @@ class Sockets:
         return Pieces(self._answer(arrival))
 
     def _since(self, data: dict[str, Any]) -> int | None:
-        """Give the rev from which a socket can go on, when it is of our history."""
+        """Give the rev from which a socket can go on, when it is of our history.
+
+        As over HTTP, who names no history means ours.
+        """
         rev, epoch = data.get("rev"), data.get("epoch")
-        if isinstance(rev, int) and 0 <= rev < 1 << 53 and epoch == self._service.database.epoch:
-            return rev
-        return None
+        if rev is not None and (type(rev) is not int or rev < 0):
+            raise Invalid.at("/rev", "type", "A rev is an integer, from 0.")
+        if epoch is not None and not isinstance(epoch, str):
+            raise Invalid.at("/epoch", "type", "An epoch is text.")
+        if rev is None or rev >= 1 << 53 or epoch not in (None, self._service.database.epoch):
+            return None
+        found: int = rev
+        return found
 
     def _answer(self, arrival: Arrival) -> tuple[bytes, ...]:
         """Write the answer of a join around what all who came together share."""
