@@ -77,6 +77,24 @@ async def test_every_operation_is_complete(document: dict[str, Any]) -> None:
             assert secured == (where.startswith("/v1/") and not where.startswith("/v1/inbox/"))
 
 
+async def test_a_body_that_may_be_left_out_is_not_required(document: dict[str, Any]) -> None:
+    """So that a client made from the document may call without one where the server lets it."""
+    free = {
+        f"{method.upper()} {where}"
+        for where, methods in document["paths"].items()
+        for method, operation in methods.items()
+        if not operation.get("requestBody", {"required": True})["required"]
+    }
+
+    assert free == {
+        "POST /v1/conversations/{conversation_id}/runs",
+        "POST /v1/conversations/{conversation_id}/invitations",
+        "POST /v1/endpoints/{endpoint_id}/rotate",
+        "POST /v1/sources/{source_id}/rotate",
+        "POST /v1/ops/lanes/{lane_id}/unlock",
+    }
+
+
 async def test_every_error_code_is_told(document: dict[str, Any]) -> None:
     """With its status and its words, and on the page where its type leads."""
     assert document["x-error-codes"].keys() == CODES.keys()
