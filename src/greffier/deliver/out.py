@@ -12,7 +12,7 @@ import contextlib
 import json
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
@@ -21,7 +21,8 @@ from uuid import UUID, uuid5
 from structlog.typing import FilteringBoundLogger
 
 from greffier.deliver.channels.protocol import Channel, Outgoing, Result, Target
-from greffier.deliver.lanes import LaneKind
+from greffier.deliver.lanes import Claim, LaneKind
+from greffier.deliver.settling import Settling
 from greffier.deliver.times import Times
 from greffier.deliver.worker import Held, Lost
 from greffier.errors import Error, Unavailable
@@ -43,8 +44,6 @@ PATIENCE = timedelta(days=5)
 #: By which bounds it is counted how long a message takes to leave.
 SEND_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0)
 
-_INTEND = "select intend_v1($1, $2, $3, $4, $5)"
-_DONE = "select done_and_next_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
 _FAIL = "select fail_v1($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 _ASIDE = "select set_aside_v1($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 _TAKE_BACK = "select take_back_v1($1, $2, $3, $4)"
@@ -173,6 +172,7 @@ class OutLanes:
         self._timeout = min(timeout, lease / 2 - margin)
         #: What has to be left of a lease, and after which a place that was taken is free.
         self._needed = timedelta(seconds=self._timeout + margin)
+        self._settling = Settling(database, lease=lease, needed=self._needed)
         self._random = random.Random()  # noqa: S311 - jitter
         #: How often which outcome came of which channel.
         self.sends: Counter[tuple[str, str]] = Counter()
@@ -249,8 +249,7 @@ class OutLanes:
 
     async def intend(self, held: Held, seq: int) -> str:
         """Put on record that a message is about to leave (``intend_v1``)."""
-        answer = await self._say(held, _INTEND, seq, self._needed)
-        return str(answer)
+        return str(await self._ended(held, self._settling.intend(held.claim, seq)))
 
     async def take_back(self, held: Held, seq: int) -> None:
         """Put on record that it did not leave after all, and let the lane go."""
@@ -282,11 +281,10 @@ class OutLanes:
         known = (None,) * 3 if result is None else (
             result.outcome, result.detail, result.external_id
         )  # fmt: skip
-        answer = await self._say(
-            held, _DONE, seq, *known, endpoint_id,
-            timedelta(seconds=self.lease) if keep else None, then,
-            self._needed,
-        )  # fmt: skip
+        answer = await self._ended(
+            held,
+            self._settling.done(held.claim, seq, known, endpoint_id, keep=keep, then=then),
+        )
         if answer == "zombie":
             raise Lost
         if keep:
@@ -319,15 +317,21 @@ class OutLanes:
             raise Lost
 
     async def _say(self, held: Held, sql: str, *args: object) -> object:
-        """Call a function that takes the lane and its token; it ends even when we are stopped."""
-        claim = held.claim
-        call = asyncio.ensure_future(
-            self._database.verb(
-                sql, claim.conversation_id, claim.lane_id, claim.token, *args, again=True
-            )
+        """Call a function that takes the lane and its token."""
+        return await self._ended(held, self._call(held.claim, sql, *args))
+
+    async def _call(self, claim: Claim, sql: str, *args: object) -> object:
+        ((answer,),) = await self._database.verb(
+            sql, claim.conversation_id, claim.lane_id, claim.token, *args, again=True
         )
+        answered: object = answer
+        return answered
+
+    async def _ended(self, held: Held, saying: Coroutine[Any, Any, object]) -> object:
+        """Say something of a lane, which ends even when we are stopped."""
+        call = asyncio.ensure_future(saying)
         try:
-            ((answer,),) = await asyncio.shield(call)
+            answer = await asyncio.shield(call)
         except asyncio.CancelledError:
             # What has left is on record as that, or it would leave again.
             await asyncio.wait({call}, timeout=SETTLING)

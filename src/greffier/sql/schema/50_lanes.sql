@@ -81,6 +81,21 @@ return case
     when p_due_at between p_now + p_lease * 5 / 6 and p_now + p_lease then p_due_at
     else p_now + p_lease end;
 
+-- When a lane is due that gets more work, by when it would be if it were idle.
+create function due_with_more(
+    p_due_at timestamptz, p_idle timestamptz, p_parked_at timestamptz, p_paused_at timestamptz,
+    p_head bigint, p_tail bigint
+) returns timestamptz
+language sql immutable parallel safe
+return case
+    -- It waited for its endpoint, which may have gone on while we had the lock.
+    when p_due_at = 'infinity' then p_idle
+    -- A lease stands, in a paused lane too, and whoever holds it sees the new tail when they
+    -- are done; a retry stands as well.
+    when p_due_at is not null or p_parked_at is not null or p_paused_at is not null
+        or p_head > p_tail then p_due_at
+    else p_idle end;
+
 -- Promise: there is work up to p_tail in the lane, which is made if it is new, and is due at p_due_at
 --          if it was idle; whoever holds it, and whatever it waits for, stays.  In the caller's
 --          transaction: what is not committed was never asked for.
@@ -98,15 +113,9 @@ begin
     values (p_conversation_id, v_id, p_kind, p_endpoint_id, p_head, p_tail, p_due_at)
     on conflict (conversation_id, id) do update set
         tail_seq = greatest(l.tail_seq, excluded.tail_seq),
-        due_at = case
-            -- It waited for its endpoint, which may have gone on while we had the lock.
-            when l.due_at = 'infinity' then excluded.due_at
-            -- A lease stands, in a paused lane too, and whoever holds it sees the new tail when they
-            -- are done; a retry stands as well.
-            when l.due_at is not null or l.parked_at is not null or l.paused_at is not null
-                or l.head_seq > greatest(l.tail_seq, excluded.tail_seq) then l.due_at
-            else excluded.due_at
-        end;
+        due_at = due_with_more(
+            l.due_at, excluded.due_at, l.parked_at, l.paused_at, l.head_seq,
+            greatest(l.tail_seq, excluded.tail_seq));
     return v_id;
 end $$;
 
@@ -205,8 +214,15 @@ declare
     v_now timestamptz := lane_clock();
     v_wanted boolean;
 begin
-    if v.id is null or p_seq < v.head_seq then
+    if v.id is null then
         return 'zombie';
+    end if;
+    if p_seq < v.head_seq then
+        -- Asked again, because the answer to the first time was lost on the way.
+        return case when exists (
+            select from attempts a
+            where a.conversation_id = p_conversation_id and a.lane_id = p_lane_id and a.seq = p_seq
+              and a.token = p_token and a.outcome = 'skipped') then 'skip' else 'zombie' end;
     end if;
     if v.due_at <= v_now + p_margin or v.paused_at is not null then
         return 'late';

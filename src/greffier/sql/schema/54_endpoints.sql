@@ -123,35 +123,31 @@ return '{"id":"' || e.id || '","channel":' || to_json(e.channel)
     || ',"created_at":"' || rfc3339(e.created_at) || '"}';
 
 -- Promise: the conversations' new messages are work for each of their endpoints, in the caller's
---          transaction.  Where there are no endpoints it costs one look.
--- How:     which of the messages an endpoint takes is decided when they are sent.
+--          transaction (as enqueue_v1, for each).  Where there are no endpoints nobody asks.
+-- How:     one statement: of an append's time for endpoints two thirds were a loop and a call for each
+--          lane.  Which of the messages an endpoint takes is decided when they are sent.
 -- Locks:   lanes by id; the caller holds the conversations.
 create function enqueue_out_v1(
     p_conversation_ids uuid[], p_first bigint[], p_last bigint[]
 ) returns void
 language plpgsql as $$
 declare
-    v_now timestamptz;
-    e record;
+    v_now timestamptz := lane_clock();
 begin
-    if not exists (select from endpoints where everywhere)
-       and not exists (
-           select from conversation_endpoints where conversation_id = any (p_conversation_ids)) then
-        return;
-    end if;
-    v_now := lane_clock();
-    for e in
-        select c.id, c.first, c.last, x.endpoint_id
-        from unnest(p_conversation_ids, p_first, p_last) as c (id, first, last)
-        cross join lateral (
-            select w.id as endpoint_id from endpoints w where w.everywhere
-            union
-            select o.endpoint_id from conversation_endpoints o where o.conversation_id = c.id
-        ) x
-        order by c.id, lane_id(c.id, 'out', x.endpoint_id)
-    loop
-        perform enqueue_v1(e.id, 'out', e.endpoint_id, e.first, e.last, v_now);
-    end loop;
+    insert into lanes as l (conversation_id, id, kind, endpoint_id, head_seq, tail_seq, due_at)
+    select c.id, lane_id(c.id, 'out', x.endpoint_id), 'out', x.endpoint_id, c.first, c.last, v_now
+    from unnest(p_conversation_ids, p_first, p_last) as c (id, first, last)
+    cross join lateral (
+        select w.id as endpoint_id from endpoints w where w.everywhere
+        union
+        select o.endpoint_id from conversation_endpoints o where o.conversation_id = c.id
+    ) x
+    order by 1, 2
+    on conflict (conversation_id, id) do update set
+        tail_seq = greatest(l.tail_seq, excluded.tail_seq),
+        due_at = due_with_more(
+            l.due_at, excluded.due_at, l.parked_at, l.paused_at, l.head_seq,
+            greatest(l.tail_seq, excluded.tail_seq));
 end $$;
 
 -- Promise: the endpoint exists once under its id: the same request again finds it (false), another one
