@@ -171,8 +171,8 @@ def acting_for(principal: Principal, user: str) -> Principal:
 
 
 def is_reserved(user: str) -> bool:
-    """Say whether nobody may be called so: it is how the record names the service itself."""
-    return user == "service" or user.startswith("service:")
+    """Say whether nobody may be called so: the record names the service so, or who writes to it."""
+    return user == "service" or user.startswith(("service:", "contact:", "source:"))
 
 
 OPERATIONS_ONLY = "This key is for operations; it sees nothing of users and conversations."

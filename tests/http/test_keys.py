@@ -133,6 +133,8 @@ async def test_an_admin_s_own_key_is_no_admin(served: Served, ada: Person, root:
         ({"scope": "user", "name": "x", "user_id": "a" * 257}, [("/user_id", "length")]),
         ({"scope": "user", "name": "x", "user_id": "service"}, [("/user_id", "reserved")]),
         ({"scope": "user", "name": "x", "user_id": "service:bot"}, [("/user_id", "reserved")]),
+        # The author of what somebody outside wrote to a source.
+        ({"scope": "user", "name": "x", "user_id": "contact:42"}, [("/user_id", "reserved")]),
         ({"scope": "service", "name": "x", "user_id": "ada"}, [("/user_id", "scope")]),
         ({"scope": "ops", "name": "x", "user_id": "ada"}, [("/user_id", "scope")]),
         ({"scope": "ops", "name": "x", "expires_at": "2001-01-01T00:00:00Z"},
