@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 import pytest_asyncio
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from uvicorn.server import ServerState
 
-from helpers.api import SECRET
+from greffier.server.call import Call
+from greffier.server.protocol import Protocol
+from helpers.api import SECRET, Served
 from helpers.postgres import new_database
 from helpers.serving import headers, started
+
+#: What a request is to uvicorn and to us.
+KEPT = (Call, RequestResponseCycle)
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -113,3 +122,31 @@ async def test_who_asks_first_whether_to_send_is_told_at_once(url: str) -> None:
         assert (await wire.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100")
         wire.writer.write(b"{}")
         assert (await wire.answer())[0].startswith("HTTP/1.1 201")
+
+
+async def test_a_request_that_was_answered_leaves_nothing_behind(served: Served) -> None:
+    """Nothing of it waits for Python to look for garbage, whatever was asked and answered."""
+    config = uvicorn.Config(served.app, http=Protocol, lifespan="off", log_config=None)
+    config.load()
+    state = ServerState()
+    loop = asyncio.get_running_loop()
+    listener = await loop.create_server(lambda: Protocol(config, state, {}), "127.0.0.1", 0)
+    host, port = listener.sockets[0].getsockname()
+    gc.collect()
+    gc.disable()
+    try:
+        async with connected(f"http://{host}:{port}") as wire:
+            for _ in range(3):
+                wire.ask("GET /v1/me")
+                wire.ask("POST /v1/conversations", "{}")
+                wire.ask("GET /nothing/there")
+            for status in (200, 201, 404) * 3:
+                assert (await wire.answer())[0].startswith(f"HTTP/1.1 {status}")
+
+            left = [type(one) for one in gc.get_objects() if isinstance(one, KEPT)]
+
+        # Its last one is known to the connection.
+        assert left == [RequestResponseCycle]
+    finally:
+        gc.enable()
+        listener.close()

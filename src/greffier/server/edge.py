@@ -17,7 +17,7 @@ from asyncio import (
     ensure_future,
     wait,
 )
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 #: Small pieces of a stream are sent together: one message at a time is one write each.
 _CHUNK = 64 << 10
-_NONE: Mapping[str, Any] = {}
+_NONE: dict[str, Any] = {}
 #: In the log, for a caller who left before the answer (nginx's number).
 _LEFT = 499
 
@@ -69,6 +69,8 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        # Taken out, or the request would hold on to itself until somebody looks for garbage.
+        whole: Whole | None = scope.get("state", _NONE).pop(WHOLE, None)
         if scope["type"] != "lifespan" and scope["path"].startswith(SOCKETS):
             await self._sockets_app(scope, receive, send)
             return
@@ -97,7 +99,7 @@ class Edge:
             if isinstance(answer, Stream):
                 error = await self._stream(call, answer, send)
             elif answer is not None:
-                await self._send(call, answer, send)
+                await self._send(call, answer, send, whole)
         finally:
             self._note(call, perf_counter() - began, error)
 
@@ -134,7 +136,7 @@ class Edge:
             answer.headers.append((b"allow", call.resource.allow.encode()))
         return answer
 
-    async def _send(self, call: Call, answer: Answer, send: Send) -> None:
+    async def _send(self, call: Call, answer: Answer, send: Send, whole: Whole | None) -> None:
         body = answer.body
         headers = answer.headers
         headers.append((b"x-request-id", call.request_id.encode()))
@@ -143,7 +145,6 @@ class Edge:
         if call.method == "HEAD":
             body = b""
         call.sent = len(body)
-        whole: Whole | None = call.scope.get("state", _NONE).get(WHOLE)
         if whole is not None and whole(answer.status, headers, body):
             return
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})

@@ -41,8 +41,6 @@ BACKLOG = 2048
 #: Seconds an idle connection stays open: longer than proxies keep theirs, so that it is they who
 #: close, and never as a request is on its way.
 KEEP_ALIVE = 75
-#: New objects, beyond those that went again, at which Python looks for garbage among them.
-GARBAGE = 10_000
 
 
 def run(settings: Settings) -> None:
@@ -116,9 +114,6 @@ async def serve(
                 # every request for some 20 ms, now and then.
                 gc.collect()
                 gc.freeze()
-                # Dozens of requests on their way are more objects than 700, and none of them
-                # garbage: looking for it took an append 2 us.
-                gc.set_threshold(GARBAGE)
                 watch = watch_from(database, settings, log)
                 async with _working(app.service.work, stop), watch.watching():
                     await Server(app, opened, stop, grace=settings.shutdown_seconds).run(
