@@ -94,6 +94,7 @@ async def test_the_last_answer_is_whole_before_the_connection_is_closed(url: str
         wire.ask("GET /openapi.json", close=True)
         head, body = await wire.answer()
         assert head.startswith("HTTP/1.1 200")
+        assert "\r\nconnection: close\r\n" in head
         assert body.endswith(b"}")
         assert await wire.reader.read() == b""
 

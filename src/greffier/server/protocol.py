@@ -43,12 +43,14 @@ def _whole(
     headers: Sequence[tuple[bytes, bytes]],
     body: bytes,
 ) -> bool:
-    """Send an answer (``Whole``), unless the caller reads slowly, hangs up or has hung up."""
-    if cycle.flow.write_paused or cycle.disconnected or not cycle.keep_alive:
+    """Send an answer (``Whole``), unless the caller reads slowly or has hung up."""
+    if cycle.flow.write_paused or cycle.disconnected:
         return False
     lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
+    if not cycle.keep_alive:
+        lines.append(b"connection: close\r\n")
     head = STATUS_LINE[status] + b"".join(lines)
-    if head.count(b"\n") != len(lines) + 1:
+    if not head.count(b"\r") == head.count(b"\n") == len(lines) + 1:
         # A value brought a line of its own: uvicorn says so.
         return False
     cycle.response_started = cycle.response_complete = True
@@ -58,5 +60,7 @@ def _whole(
     else:
         cycle.transport.writelines((head, b"\r\n", body))
     cycle.message_event.set()
+    if not cycle.keep_alive:
+        cycle.transport.close()
     cycle.on_response()
     return True
