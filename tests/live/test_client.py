@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
+from contextlib import aclosing
 
 import msgspec
 import pytest
 
 import greffier
+from greffier.change import agent as agents
 from greffier.client import Unanswered, connect
+from greffier.client.live import Via
 from greffier.errors import Forbidden, Gone, IdReused, Invalid, NotFound, Unauthenticated
+from greffier.model.agent import NewAgent
 from greffier.model.message import Draft
 from greffier.server.auth import issue
 from helpers.api import SECRET
@@ -51,6 +56,108 @@ async def test_messages_are_the_library_s_values(server: Running) -> None:
     assert [m.content for m in change.messages] == ["One"]
     assert change.superseded == [(2, 3)]
     assert three.seq == 3
+
+
+async def key_of_a_service(server: Running) -> str:
+    """A key of scope service."""
+    root = issue(SECRET.encode(), a_name("root"), admin=True, lifetime=60)
+    async with connect(server.url, root) as g:
+        made = await g.wire.write("POST", "/v1/keys", {"scope": "service", "name": a_name("bot")})
+    found: str = msgspec.json.decode(made)["key"]
+    return found
+
+
+async def test_people_are_invited_and_say_what_they_think(server: Running) -> None:
+    """By a token that is accepted; a thumb on a message, and one on the conversation."""
+    eva, bob = a_name("eva"), a_name("bob")
+    async with connect(server.url, token(eva)) as g, connect(server.url, token(bob)) as b:
+        talk = await g.conversations.create(kind="room")
+        said = await g.messages.append(talk.id, content="words")
+        invited = await g.conversations.invite(talk.id, role="viewer", max_uses=1)
+        joined = await b.conversations.accept(invited.token, user=bob)
+        given = await b.conversations.rate(talk.id, -1, seq=said.seq, comment="no", user=bob)
+        whole = await b.conversations.rate(talk.id, 1)
+
+    assert (joined.id, joined.kind) == (talk.id, "room")
+    assert (given.rating, given.comment, given.user_id) == (-1, "no", bob)
+    assert (whole.rating, whole.comment) == (1, None)
+
+
+async def test_paths_and_earlier_texts_are_read_and_taken_along(server: Running) -> None:
+    """A branch is listed and made active again; a file of it all comes piece by piece."""
+    async with connect(server.url, token(a_name("eva"))) as g:
+        talk = await g.conversations.create()
+        for content in ("one", "two"):
+            await g.messages.append(talk.id, content=content)
+        await g.messages.edit(talk.id, 1, "One")
+        versions = await g.messages.versions(talk.id, 1)
+        await g.messages.rewind(talk.id, after_seq=1)
+        (branch,) = await g.conversations.branches(talk.id)
+        rev = await g.conversations.activate(talk.id, branch.id)
+        now = await g.conversations.get(talk.id)
+        file = b"".join([piece async for piece in g.conversations.export(talk.id)])
+        with pytest.raises(NotFound):
+            async for _ in g.conversations.export(uuid.uuid4()):
+                pass
+
+    assert [one.content for one in versions] == ["one"]
+    assert (branch.last_seq, rev) == (2, now.rev)
+    assert [msgspec.json.decode(line).get("content") for line in file.splitlines()] == [
+        None,
+        "One",
+        "two",
+    ]
+
+
+async def test_an_agent_is_asked_and_followed_to_its_end(server: Running) -> None:
+    """Every event once, also from one in the middle on; waited for, counted, taken back."""
+    script = [{"event": "content.delta", "data": {"text": text}} for text in ("Il ", "fait beau.")]
+    new = NewAgent(name="Script", provider="script", model="x", params={"script": script})
+    agent_id, _ = await agents.create(server.app.service.database, new)
+    eva, work = a_name("eva"), server.app.service.work
+    assert work is not None
+    async with asyncio.timeout(60), connect(server.url, token(eva)) as g, work.running():
+        agent = await g.agents.get(agent_id)
+        listed = await g.agents.list(limit=100)
+        talk = await g.conversations.create(agent=agent_id)
+        asked = uuid.uuid4()
+        run = await g.runs.start(talk.id, content="Quel temps ?", id=asked, actor=eva)
+        events = [one async for one in g.runs.events(run.id)]
+        rest = [one async for one in g.runs.events(run.id, after=events[0].id)]
+        none = [one async for one in g.runs.events(run.id, after=events[-1].id)]
+        over = await g.runs.wait(run.id)
+        again = await g.runs.cancel(run.id)
+        usage = await g.usage(eva)
+        page = await g.messages.recent(talk.id)
+        with pytest.raises(NotFound):
+            await g.runs.wait(uuid.uuid4())
+
+    assert agent in listed.data
+    assert (run.id, over.status, again) == (asked, "completed", over)
+    assert [one.id for one in events] == list(range(1, len(events) + 1))
+    assert (events[0].name, events[-1].name) == ("run.started", "run.completed")
+    assert (rest, none) == (events[1:], [])
+    assert [one.content for one in page.data] == ["Quel temps ?", "Il fait beau."]
+    assert usage.totals.runs == 1
+
+
+@pytest.mark.parametrize("via", ["socket", "events"])
+async def test_a_service_follows_and_counts_for_a_user(server: Running, via: Via) -> None:
+    """It is told what that user is told, and nothing of what is not theirs."""
+    eva, bob = a_name("eva"), a_name("bob")
+    key = await key_of_a_service(server)
+    async with connect(server.url, token(eva)) as g, connect(server.url, key) as service:
+        talk = await g.conversations.create()
+        following = service.follow(talk.id, since=talk.rev, epoch=talk.epoch, actor=eva, via=via)
+        async with asyncio.timeout(20), aclosing(following) as changes:  # type: ignore[type-var]
+            await g.messages.append(talk.id, content="Bonjour")
+            change = await anext(changes)
+        with pytest.raises(NotFound):
+            await anext(service.follow(talk.id, since=0, actor=bob, via=via))
+        usage = await service.usage(eva)
+
+    assert [one.content for one in change.messages] == ["Bonjour"]
+    assert usage.totals.runs == 0
 
 
 async def test_the_same_program_runs_on_a_server(server: Running) -> None:

@@ -7,13 +7,15 @@ user may name themself, so that the same program runs on both.
 from __future__ import annotations
 
 import builtins
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
+from greffier.change.feedback import Feedback
+from greffier.change.people import Invited
 from greffier.client.http import Wire
 from greffier.client.wire import Change
 from greffier.model.conversation import (
@@ -27,6 +29,7 @@ from greffier.model.conversation import (
 from greffier.model.ids import as_id, uuid7
 from greffier.model.message import Draft, Message, Role, ToolCall
 from greffier.model.page import ConversationList, Page
+from greffier.read.history import Branch, Version
 from greffier.read.people import Participant, Reader
 from greffier.read.stats import Stats
 
@@ -56,6 +59,16 @@ class Rewound(msgspec.Struct, frozen=True):
 
 class _Data(msgspec.Struct, frozen=True):
     data: msgspec.Raw
+
+
+class _Invited(msgspec.Struct, frozen=True):
+    id: UUID
+    token: str
+    expires_at: datetime
+
+
+class _Rev(msgspec.Struct, frozen=True):
+    rev: int
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -170,6 +183,21 @@ class Conversations:
         """Erase it with everything in it; only its id is remembered, as gone."""
         await self._wire.write("DELETE", path(conversation_id), actor=actor)
 
+    async def branches(
+        self, conversation_id: UUID | str, *, actor: str | None = None
+    ) -> builtins.list[Branch]:
+        """List the paths that were left by rewinding, the last left first."""
+        found = await self._wire.get(path(conversation_id, "branches"), _Data, actor=actor)
+        return msgspec.json.decode(found.data, type=list[Branch])
+
+    async def activate(
+        self, conversation_id: UUID | str, branch_id: UUID | str, *, actor: str | None = None
+    ) -> int:
+        """Make a branch the active path; the present one becomes a branch.  Returns the rev."""
+        where = path(conversation_id, "branches", branch_id, "activate")
+        body = await self._wire.write("POST", where, actor=actor)
+        return msgspec.json.decode(body, type=_Rev).rev
+
     async def participants(
         self, conversation_id: UUID | str, *, actor: str | None = None
     ) -> builtins.list[Participant]:
@@ -197,6 +225,49 @@ class Conversations:
         """Take somebody out, or leave oneself."""
         await self._wire.write("DELETE", path(conversation_id, "participants", user), actor=actor)
 
+    async def invite(
+        self,
+        conversation_id: UUID | str,
+        *,
+        role: MemberRole = "member",
+        expires_in: float | None = None,
+        max_uses: int | None = None,
+        actor: str | None = None,
+    ) -> Invited:
+        """Make an invitation; its token is given this once and never stored."""
+        asked = {"role": role, "expires_in": expires_in, "max_uses": max_uses}
+        body = await self._wire.write(
+            "POST", path(conversation_id, "invitations"), asked, actor=actor
+        )
+        made = msgspec.json.decode(body, type=_Invited)
+        return Invited(made.id, made.token, made.expires_at)
+
+    async def accept(self, token: str, *, user: str | None = None) -> Conversation:
+        """Join by an invitation's token."""
+        body = await self._wire.write(
+            "POST", "/v1/invitations/accept", {"token": token}, actor=user
+        )
+        return msgspec.json.decode(body, type=Conversation)
+
+    async def rate(
+        self,
+        conversation_id: UUID | str,
+        rating: int,
+        *,
+        user: str | None = None,
+        seq: int | None = None,
+        comment: str | None = None,
+    ) -> Feedback:
+        """Give one's feedback, 1 or -1, on a message or (without ``seq``) on the conversation."""
+        more = () if seq is None else ("messages", seq)
+        body = await self._wire.write(
+            "PUT",
+            path(conversation_id, *more, "feedback"),
+            {"rating": rating, "comment": comment},
+            actor=user,
+        )
+        return msgspec.json.decode(body, type=Feedback)
+
     async def read(self, conversation_id: UUID | str, seq: int, *, user: str | None = None) -> Mark:
         """Move the caller's mark forward, never back, at most to the last message."""
         body = await self._wire.write(
@@ -205,11 +276,16 @@ class Conversations:
         return msgspec.json.decode(body, type=Mark)
 
     async def changes(
-        self, conversation_id: UUID | str, *, since: int, epoch: str | None = None
+        self,
+        conversation_id: UUID | str,
+        *,
+        since: int,
+        epoch: str | None = None,
+        actor: str | None = None,
     ) -> Change:
         """Ask what changed since a rev; with ``next`` there is more after its ``rev``."""
         found: Change = await self._wire.get(
-            path(conversation_id, "changes"), Change, since=since, epoch=epoch
+            path(conversation_id, "changes"), Change, since=since, epoch=epoch, actor=actor
         )
         return found
 
@@ -217,6 +293,22 @@ class Conversations:
         """Count what was said in it."""
         found: Stats = await self._wire.get(path(conversation_id, "stats"), Stats, actor=actor)
         return found
+
+    async def export(
+        self,
+        conversation_id: UUID | str,
+        format: str = "jsonl",  # noqa: A002 - the contract's name
+        *,
+        actor: str | None = None,
+    ) -> AsyncIterator[bytes]:
+        """Write it out, piece by piece, as of one moment; ``jsonl`` or ``json``.
+
+        After ``Unanswered`` what came is not whole.
+        """
+        where = path(conversation_id, "export")
+        async with self._wire.stream(where, actor=actor, format=format) as answer:
+            async for piece in answer.aiter_bytes():
+                yield piece
 
 
 class Messages:
@@ -337,6 +429,14 @@ class Messages:
         await self._wire.write(
             "DELETE", path(conversation_id, "messages", seq), erase=erase, actor=actor
         )
+
+    async def versions(
+        self, conversation_id: UUID | str, seq: int, *, actor: str | None = None
+    ) -> list[Version]:
+        """List the earlier texts of an edited message, oldest first."""
+        where = path(conversation_id, "messages", seq, "versions")
+        found = await self._wire.get(where, _Data, actor=actor)
+        return msgspec.json.decode(found.data, type=list[Version])
 
     async def rewind(
         self, conversation_id: UUID | str, *, after_seq: int, actor: str | None = None

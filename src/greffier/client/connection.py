@@ -11,6 +11,7 @@ from uuid import UUID
 
 import msgspec
 
+from greffier.client.agents import Agents, Runs
 from greffier.client.board import Board
 from greffier.client.calls import Conversations, Messages, path
 from greffier.client.http import Wire
@@ -20,6 +21,7 @@ from greffier.client.wire import Change
 from greffier.model.ids import uuid7
 from greffier.model.message import Message
 from greffier.model.page import Context
+from greffier.model.usage import Usage
 
 
 class _Said(msgspec.Struct, frozen=True):
@@ -34,6 +36,8 @@ class Client:
         self.live = live
         self.conversations = conversations
         self.messages = Messages(wire)
+        self.agents = Agents(wire)
+        self.runs = Runs(wire)
 
     async def context(
         self,
@@ -61,6 +65,7 @@ class Client:
         *,
         since: int | None = None,
         epoch: str | None = None,
+        actor: str | None = None,
         via: Via = "socket",
     ) -> AsyncIterator[Change]:
         """Follow a conversation: every change once, in order, through every loss of connection.
@@ -69,6 +74,8 @@ class Client:
             conversation_id: Which.
             since: The rev that is known, of a page for example; None from now on.
             epoch: The history it belongs to, of the same page.
+            actor: Who follows, when a service does in the place of a user; it has a socket of its
+                own for as long as this is followed.
             via: One socket for all that is followed, or a stream of server-sent events for this
                 alone (for a network that lets no WebSocket through).
 
@@ -80,12 +87,38 @@ class Client:
         """
         found = UUID(str(conversation_id))
         if via == "events":
-            async for change in server_sent(self.wire, found, since, epoch):
+            async for change in server_sent(self.wire, found, since, epoch, actor):
                 yield change
             return
-        async with self.live.follow(found, since, epoch) as follower:
+        other = await self.wire.acting(actor)
+        async with self._live_of(other) as live, live.follow(found, since, epoch) as follower:
             async for change in follower:
                 yield change
+
+    @contextlib.asynccontextmanager
+    async def _live_of(self, other: str | None) -> AsyncIterator[Live]:
+        # A socket is one person's, so whoever is acted for has another.
+        if other is None:
+            yield self.live
+            return
+        live = Live(self.wire, self.conversations, other)
+        async with _beside(live.run()):
+            try:
+                yield live
+            finally:
+                live.close()
+
+    async def usage(self, user: str | None = None, *, month: str | None = None) -> Usage:
+        """Say what a user's runs took in a month (``YYYY-MM``, UTC), and what they may spend.
+
+        One's own, also without ``user``; of others only a service and an admin are told.
+        """
+        if user is None or await self.wire.me() in (None, user):
+            found: Usage = await self.wire.get("/v1/me/usage", Usage, actor=user, month=month)
+        else:
+            where = f"/v1/users/{quote(user, safe='')}/usage"
+            found = await self.wire.get(where, Usage, month=month)
+        return found
 
     async def say(
         self,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -114,14 +115,57 @@ class Wire:
         said = {**(headers or {}), **await self._acting(actor)}
         return await self._call(method, path, content, params=params, headers=said)
 
-    async def _acting(self, actor: str | None) -> dict[str, str]:
-        """Say for whom, unless that is whom the token names: only a service acts for another."""
-        if actor is None:
-            return {}
+    @contextlib.asynccontextmanager
+    async def stream(
+        self,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        actor: str | None = None,
+        silence: float = ANSWER,
+        **query: Any,
+    ) -> AsyncIterator[httpx2.Response]:
+        """Read something piece by piece, on behalf of a user when there is an ``actor``.
+
+        Args:
+            path: What.
+            headers: Of the request.
+            actor: For whom.
+            silence: Seconds without a byte until the connection is dead.
+            query: The query string; None is left out.
+
+        Raises:
+            Error: The refusal, by its code.
+            Unanswered: No answer came, or it broke off.
+        """
+        params = {k: _text(v) for k, v in query.items() if v is not None}
+        said = {**(headers or {}), **await self._acting(actor)}
+        if self.position is not None:
+            said["greffier-position"] = self.position
+        try:
+            async with self.http.stream(
+                "GET", path, params=params, headers=_raw(said), timeout=silence
+            ) as answer:
+                if not answer.is_success:
+                    raise refusal(answer.status_code, answer.headers, await answer.aread())
+                yield answer
+        except httpx2.TransportError as error:
+            raise Unanswered(f"The answer broke off: {type(error).__name__}.") from error
+
+    async def acting(self, actor: str | None) -> str | None:
+        """Say for whom else; None is whom the token names: only a service acts for another."""
+        return None if actor is None or actor == await self.me() else actor
+
+    async def me(self) -> str | None:
+        """Say whom the token names; a service is nobody, None."""
         if self._me is None:
             found = await self._call("GET", "/v1/me", None, params={}, headers={})
             self._me = msgspec.json.decode(found, type=_Me)
-        return {} if actor == self._me.id else {"greffier-act-as": actor}
+        return self._me.id
+
+    async def _acting(self, actor: str | None) -> dict[str, str]:
+        acting = await self.acting(actor)
+        return {} if acting is None else {"greffier-act-as": acting}
 
     async def _call(
         self,
@@ -134,11 +178,9 @@ class Wire:
     ) -> bytes:
         if content is not None:
             headers["content-type"] = "application/json"
-        # A user's id stands in its header as it is, in UTF-8.
-        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
         try:
             answer = await self.http.request(
-                method, path, content=content, params=params, headers=raw
+                method, path, content=content, params=params, headers=_raw(headers)
             )
         except httpx2.TransportError as error:
             raise Unanswered(f"The server did not answer: {type(error).__name__}.") from error
@@ -147,6 +189,11 @@ class Wire:
         if not answer.is_success:
             raise refusal(answer.status_code, answer.headers, answer.content)
         return answer.content
+
+
+def _raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    # A user's id stands in its header as it is, in UTF-8.
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
 
 
 def refusal(status: int, headers: Mapping[str, str], body: bytes) -> Error:

@@ -20,7 +20,7 @@ import msgspec
 import socketio
 
 from greffier.client.calls import Conversations, path
-from greffier.client.http import Wire, refusal
+from greffier.client.http import Wire
 from greffier.client.outbox import comes_again, pause
 from greffier.client.wire import Activity, Change, ListChange
 from greffier.errors import CODES, Error, NotFound, Unavailable
@@ -109,11 +109,16 @@ class Follower:
             try:
                 if self.rev is None:
                     # From now on: where that is comes with the conversation.
-                    now = await self._live.conversations.get(self.conversation_id)
+                    now = await self._live.conversations.get(
+                        self.conversation_id, actor=self._live.actor
+                    )
                     self.rev, self.epoch = now.rev, now.epoch
                     return None
                 change = await self._live.conversations.changes(
-                    self.conversation_id, since=self.rev, epoch=self.epoch
+                    self.conversation_id,
+                    since=self.rev,
+                    epoch=self.epoch,
+                    actor=self._live.actor,
                 )
             except Error as error:
                 if not comes_again(error):
@@ -132,8 +137,16 @@ class Follower:
 class Live:
     """The socket of a client, opened when something is followed and again when it breaks."""
 
-    def __init__(self, wire: Wire, conversations: Conversations) -> None:
+    def __init__(self, wire: Wire, conversations: Conversations, actor: str | None = None) -> None:
+        """Describe the socket.
+
+        Args:
+            wire: To which server, and with whose token.
+            conversations: Where is asked what was missed.
+            actor: In whose place, when the token is a service's; None is whom it names.
+        """
         self.conversations = conversations
+        self.actor = actor
         self._wire = wire
         self._followers: dict[UUID, set[Follower]] = {}
         self._owns: set[Own] = set()
@@ -194,7 +207,10 @@ class Live:
             try:
                 await socket.connect(
                     self._wire.url,
-                    auth={"token": self._wire.token},
+                    auth={
+                        "token": self._wire.token,
+                        **({} if self.actor is None else {"act_as": self.actor}),
+                    },
                     transports=["websocket"],
                     wait_timeout=10,
                 )
@@ -295,7 +311,11 @@ async def _closed(socket: socketio.AsyncClient) -> None:
 
 
 async def server_sent(
-    wire: Wire, conversation_id: UUID, since: int | None, epoch: str | None
+    wire: Wire,
+    conversation_id: UUID,
+    since: int | None,
+    epoch: str | None,
+    actor: str | None = None,
 ) -> AsyncIterator[Change]:
     """Follow by server-sent events instead: one request, resumed where it broke.
 
@@ -309,14 +329,12 @@ async def server_sent(
         if at is not None and epoch is not None:
             headers["last-event-id"] = f"{epoch}.{at}"
         where = path(conversation_id, "events")
-        query = {"since": str(at)} if at is not None and epoch is None else {}
+        only = at if epoch is None else None
         failed: Error = NotFound("The stream ended.")
         try:
-            async with wire.http.stream(
-                "GET", where, params=query, headers=headers, timeout=SILENCE
+            async with wire.stream(
+                where, headers=headers, actor=actor, silence=SILENCE, since=only
             ) as answer:
-                if not answer.is_success:
-                    raise refusal(answer.status_code, answer.headers, await answer.aread())
                 async for event in httpx2.EventSource(answer):
                     tries = 0
                     if event.event != "change":
@@ -326,8 +344,6 @@ async def server_sent(
                     at, epoch = change.rev, change.epoch
                     if not known or change.reset:
                         yield change
-        except httpx2.TransportError as error:
-            failed = Unavailable(f"The stream broke: {type(error).__name__}.")
         except Error as error:
             if not comes_again(error):
                 raise
