@@ -13,6 +13,7 @@ from greffier.model.usage import Quota, Usage
 from greffier.read import usage as reads
 from greffier.server.answers import Answer, Stream, encoded
 from greffier.server.call import Call
+from greffier.server.decode import json_decoder
 from greffier.server.routes.files import file
 from greffier.server.table import Route
 
@@ -34,6 +35,26 @@ class MonthlyUsage(Usage, frozen=True, kw_only=True):
     """
 
     currency: str
+
+
+class _Cost(msgspec.Struct, frozen=True):
+    cost_per_month: msgspec.Raw = msgspec.Raw(b"null")
+
+
+_quota = json_decoder(Quota)
+_cost = msgspec.json.Decoder(_Cost).decode
+
+
+def read_quota(body: bytes) -> Quota:
+    """Read a quota, whose cost is a number: a decimal would be read of a text as well.
+
+    Raises:
+        Invalid: It is none.
+    """
+    quota: Quota = _quota(body)
+    if bytes(_cost(body).cost_per_month).startswith(b'"'):
+        raise Invalid.at("/cost_per_month", "type", "A cost is a number, not a text.")
+    return quota
 
 
 async def get_my_usage(call: Call) -> Answer | Stream:
@@ -119,6 +140,7 @@ ROUTES = (
         path=_QUOTA,
         handler=put_quota,
         request=Quota,
+        decode=read_quota,
         response=Quota,
         errors=(Forbidden, UnsupportedMediaType),
         writes=True,
