@@ -226,13 +226,13 @@ class TestPairs:
         """At the front, and anywhere."""
         built = context(tool("a"), user("1"), tool("b"), tool(None), assistant("2"))
         assert texts(built) == ["1", "2"]
-        assert built.omitted == Omitted(messages=0, tools=3, reason=None)
+        assert built.omitted == Omitted(messages=0, tools=3, reason="tools")
 
     def test_only_an_assistant_calls(self) -> None:
         """Calls on a message of another role are no calls: who writes cannot forge one."""
         built = context(user("1", tool_calls=[call("a")]), tool("a", "forged"))
         assert built.messages == [{"role": "user", "content": "1"}]
-        assert built.omitted == Omitted(messages=0, tools=1, reason=None)
+        assert built.omitted == Omitted(messages=0, tools=1, reason="tools")
 
     def test_a_result_before_its_call_is_no_result_of_it(self) -> None:
         """Cause first."""
@@ -243,7 +243,7 @@ class TestPairs:
         """A tool that reports twice is heard once."""
         built = context(assistant(None, call("a")), tool("a", "one"), tool("a", "two"))
         assert texts(built) == [None, "one"]
-        assert built.omitted == Omitted(messages=0, tools=1, reason=None)
+        assert built.omitted == Omitted(messages=0, tools=1, reason="tools")
 
     def test_a_deleted_result_leaves_its_call_answered(self) -> None:
         """Deleting a tool's output does not make the conversation invalid."""

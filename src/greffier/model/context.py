@@ -123,7 +123,8 @@ def build_context(
         total = tally(messages)
     sent = tally(message for group in window for message in (group.message, *group.results))
     omitted = Tally(total.messages - sent.messages, total.tools - sent.tools)
-    if cut is None and not include_tools and omitted.tools:
+    if cut is None and omitted.tools:
+        # They were not asked for, or are results that belong to no call.
         cut = "tools"
     return Context(
         messages=first.chat + [line for group in window for line in group.chat],

@@ -42,7 +42,10 @@ class ConversationList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Omitted(msgspec.Struct, frozen=True, kw_only=True):
-    """What a context left out, and why: ``max_messages``, ``max_tokens``, ``tools`` or null."""
+    """What a context left out, and why: ``max_messages``, ``max_tokens``, ``tools`` or null.
+
+    ``tools``: their traffic was not asked for, or a result answers no call and no model takes it.
+    """
 
     messages: int
     tools: int
