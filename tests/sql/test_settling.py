@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from greffier.model.ids import uuid7
+from greffier.store.queries import queries
 from helpers.lanes import ENDPOINT, Claim, Hand, Lane
 from helpers.postgres import connected
 from helpers.settling import Word, settle, settle_alone
@@ -216,3 +217,56 @@ async def test_a_lease_that_is_nearly_whole_stays_and_another_is_renewed(hand: H
     after = [(await hand.look(claim.lane))["due_at"] for claim in (fresh, old)]
     assert after[0] == due[0]
     assert (after[1] - due[1]).total_seconds() > 20
+
+
+async def read_of(hand: Hand, table: str) -> int:
+    """How many rows of a table were looked at in this transaction."""
+    count: int = await hand.live.fetchval(
+        "select coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)"
+        " from pg_stat_xact_user_tables where relname = $1",
+        table,
+    )
+    return count
+
+
+async def journal_of(hand: Hand, lane: Lane, many: int) -> None:
+    """Let a lane have been told of so many messages."""
+    await hand.live.execute(
+        "insert into attempts (conversation_id, lane_id, seq, fence, intended_at, outcome)"
+        " select $1, $2, n, 0, now(), 'accepted' from generate_series(1, $3::integer) n",
+        *lane, many,
+    )  # fmt: skip
+
+
+async def test_a_call_planned_while_there_was_nothing_reads_by_key(hand: Hand) -> None:
+    """What was said and done before costs nothing, however the connection was first used."""
+    await hand.live.execute("set plan_cache_mode = force_generic_plan; set enable_seqscan = off")
+    await hand.live.execute("vacuum analyze attempts, lanes")
+    nobody = Claim(Lane(ENDPOINT, ENDPOINT), 1, ENDPOINT, 1, 1, 0, parked=False)
+    assert await settle(hand, Word(nobody, 1, 2)) == [None]
+    claims = await held(hand, 3)
+    await settle(hand, *(Word(claim, then=1) for claim in claims))
+    await journal_of(hand, await hand.lane(1), 1000)
+    async with hand.live.transaction():
+        before = await read_of(hand, "attempts")
+        words = [Word(claim, 1, 2) for claim in claims]
+        assert await settle(hand, *words) == ["go"] * 3
+        assert await read_of(hand, "attempts") - before < 10
+
+
+async def test_a_long_journal_is_not_read_to_send_the_next(hand: Hand) -> None:
+    """Its thread is looked for among what the far side named."""
+    lane = await hand.lane(1)
+    await hand.live.execute("set enable_seqscan = off")
+    await hand.live.execute(
+        "insert into endpoints (id, everywhere, channel, target, secrets, ordering, request_hash,"
+        " created_by, created_at) values ($1, false, 'x', 'x', '{}', 'strict', '', 'root', now())",
+        ENDPOINT,
+    )
+    await journal_of(hand, lane, 1000)
+    await hand.live.execute("update attempts set external_id = 'far' where seq in (3, 5)")
+    async with hand.live.transaction():
+        before = await read_of(hand, "attempts")
+        (row,) = await hand.live.fetch(queries()["outgoing"], *lane, ENDPOINT)
+        assert row["previous"] == ["far", "far"]
+        assert await read_of(hand, "attempts") - before < 10

@@ -219,7 +219,9 @@ class OutLanes:
     async def _endpoint(
         self, conversation_id: UUID, lane_id: UUID, endpoint_id: UUID
     ) -> Endpoint | None:
-        rows = await self._database.read("outgoing", conversation_id, lane_id, endpoint_id)
+        rows = await self._database.read(
+            "outgoing", conversation_id, lane_id, endpoint_id, together=True
+        )
         if not rows:
             return None
         row = rows[0]

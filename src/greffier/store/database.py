@@ -26,6 +26,7 @@ VERB_CONNECTIONS = 4
 #: Queries of which one statement may answer several callers, and their parameters' types.
 GATHERED = {
     "page": ("uuid", "text", "bigint", "integer", "integer", "boolean", "integer", "bigint"),
+    "outgoing": ("uuid", "uuid", "uuid"),
 }
 #: Queries that read whole tables: planned so, and not by key as what a slot asks.
 WHOLE = frozenset({"totals", "usage_of_all", "statement_of_all"})

@@ -547,7 +547,8 @@ end $$;
 -- How:     set statements, for what nearly all are: the intent for what is next, what came of what
 --          was before, and one write to the lane for both.  Nobody's row is waited for, so that who
 --          holds one of 64 lanes keeps 63 others from nothing; the next statement, whose snapshot is
---          newer than the locks, reads.
+--          newer than the locks, reads.  Each row is reached by its key, and written where it was
+--          found: a join was planned for a table that was empty, and read all of it for each lane.
 -- Args:    arrays with an entry a lane, none twice; p_keeps: whether it stays the holder's, if there
 --          is more, for p_lease.
 -- Locks:   the lanes by id, none waited for.
@@ -565,15 +566,20 @@ begin
     select array_agg(held.id) into v_mine
     from (
         select l.id
-        from unnest(p_conversation_ids, p_lane_ids, p_tokens) as a (conversation_id, id, token)
-        join lanes l on l.conversation_id = a.conversation_id and l.id = a.id
-        where l.token = a.token
-        order by l.conversation_id, l.id
-        for no key update of l skip locked
+        from (
+            select * from unnest(p_conversation_ids, p_lane_ids, p_tokens)
+                as x (conversation_id, id, token)
+            order by x.conversation_id, x.id
+        ) a
+        cross join lateral (
+            select x.id from lanes x
+            where x.conversation_id = a.conversation_id and x.id = a.id and x.token = a.token
+            for no key update skip locked
+        ) l
     ) held;
     return query
         with asked as materialized (
-            select a.*, l.fence, l.head_seq, l.due_at, l.id is not null as plain,
+            select a.*, l.at as lane_at, l.fence, l.head_seq, l.due_at, l.id is not null as plain,
                 a.seq < l.tail_seq as more,
                 case
                     when a.seq is null then l.due_at
@@ -588,8 +594,11 @@ begin
                 conversation_id, id, token, seq, outcome, detail, external_id, endpoint_id, keep,
                 next, n
             )
-            left join lanes l on l.conversation_id = a.conversation_id and l.id = a.id
-                and l.id = any (v_mine) and l.token = a.token
+            left join lateral (
+                select x.*, x.ctid as at from lanes x
+                where x.conversation_id = a.conversation_id and x.id = a.id
+                limit 1
+            ) l on l.id = any (v_mine) and l.token = a.token
                 and l.kind = 'out' and l.paused_at is null
                 and coalesce(a.seq, a.next) >= l.head_seq
                 -- What is let go has no next.
@@ -621,9 +630,13 @@ begin
                 outcome = q.outcome, detail = q.detail, external_id = q.external_id,
                 settled_at = v_now
             from judged q
-            where q.plain and q.seq is not null
-              and a.conversation_id = q.conversation_id and a.lane_id = q.id and a.seq = q.seq
-              and a.fence = q.fence
+            cross join lateral (
+                select x.ctid as at from attempts x
+                where x.conversation_id = q.conversation_id and x.lane_id = q.id and x.seq = q.seq
+                  and x.fence = q.fence
+                limit 1
+            ) t
+            where q.plain and q.seq is not null and a.ctid = t.at
         ), intended as (
             insert into attempts (
                 conversation_id, lane_id, seq, fence, token, intended_at, outcome, detail, settled_at
@@ -653,7 +666,7 @@ begin
             from judged q
             where q.plain and (q.seq is not null or q.word = 'skip'
                                or q.word = 'go' and q.next > q.head_seq)
-              and l.conversation_id = q.conversation_id and l.id = q.id
+              and l.ctid = q.lane_at
         )
         select q.word from judged q order by q.n;
 end $$;
