@@ -212,6 +212,12 @@ class SchemaError(Error):
     code = "schema"
 
 
+class BackupError(Error):
+    """The backup could not be written, or the file is none."""
+
+    code = "backup"
+
+
 #: SQLSTATE raised by a SQL function → the refusal it means.
 SQLSTATES: dict[str, type[Error]] = {
     "GR404": NotFound,

@@ -71,13 +71,22 @@ async def test_a_failure_leaves_nothing_behind(
     nonsense = tmp_path / "nonsense.dump"
     nonsense.write_bytes(b"no backup")
     failed = await cli("restore", str(nonsense), "--database-url", empty_database)
+    short = tmp_path / "short.dump"
+    short.write_bytes(b"PGDMP and no more")
+    cut_short = await cli("restore", str(short), "--database-url", empty_database)
     status = await cli("db", "status", "--json", "--database-url", empty_database)
     nowhere = await cli("backup", str(tmp_path / "no" / "folder.dump"))
     missing = await cli("restore", str(tmp_path / "absent.dump"), "--database-url", empty_database)
 
-    assert failed.code == 1
     assert status.json()["state"] == "absent"
-    assert nowhere.code == 1
-    assert missing.code == 1
+    for said, words in (
+        (failed, "is no backup; nothing was changed"),
+        (cut_short, "pg_restore failed"),
+        (nowhere, "There is no folder"),
+        (missing, "There is no file"),
+    ):
+        assert said.code == 1
+        assert words in said.err
+        assert said.err.rstrip().endswith("[backup]")
     left = {one.name for one in tmp_path.iterdir()}  # noqa: ASYNC240 - nothing else runs
-    assert left == {"data", "nonsense.dump"}
+    assert left == {"nonsense.dump", "short.dump"}

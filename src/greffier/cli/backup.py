@@ -12,9 +12,13 @@ import typer
 from greffier.cli import exits
 from greffier.cli.common import Config, DatabaseUrl, DataDir, Json, load_settings, run, server
 from greffier.cli.output import emit_json, talk
+from greffier.errors import BackupError
 
 if TYPE_CHECKING:
     from greffier.settings import Settings
+
+#: How PostgreSQL's custom format begins.
+_MAGIC = b"PGDMP"
 
 BackupFile = Annotated[Path, typer.Argument(metavar="FILE", show_default=False)]
 
@@ -35,6 +39,8 @@ def backup(
     if file.exists():
         talk(f"{file} is there already; nothing was written.")
         raise typer.Exit(exits.REFUSED)
+    if not file.absolute().parent.is_dir():
+        raise BackupError(f"There is no folder {file.absolute().parent}; nothing was written.")
     run(_backup(settings, file))
     size = file.stat().st_size
     talk(f"{file}: {size} bytes.")
@@ -74,8 +80,10 @@ def restore(
     """
     settings = load_settings(database_url, data_dir, config)
     if not file.is_file():
-        talk(f"There is no file {file}.")
-        raise typer.Exit(exits.ERROR)
+        raise BackupError(f"There is no file {file}.")
+    with file.open("rb") as given:
+        if given.read(len(_MAGIC)) != _MAGIC:
+            raise BackupError(f"{file} is no backup; nothing was changed.")
     state = run(_restore(settings, file))
     if state is not None:
         talk(f"This database has a record already (its schema is {state}); nothing was changed.")
@@ -115,10 +123,9 @@ async def _program(dsn: str, name: str, *arguments: str) -> None:
     A newer one writes settings into a restore that an older server does not know.
 
     Raises:
-        Error: It failed, in its own words.
+        BackupError: It failed, in its own words.
     """
     from greffier.embedded import binaries  # noqa: PLC0415
-    from greffier.errors import Error  # noqa: PLC0415
     from greffier.store.connection import connect  # noqa: PLC0415
 
     live = await connect(dsn)
@@ -134,4 +141,4 @@ async def _program(dsn: str, name: str, *arguments: str) -> None:
     )
     _, said = await process.communicate()
     if process.returncode:
-        raise Error(f"{name} failed: {said.decode(errors='replace').strip()[-500:]}")
+        raise BackupError(f"{name} failed: {said.decode(errors='replace').strip()[-500:]}")
