@@ -80,6 +80,7 @@ def test_help_imports_nothing_heavy() -> None:
         ["import", "-", "--time-zone", "Mars/North"],
         ["export"],
         ["export", "--all", "--user", "ada"],
+        ["export", "--all", "--json"],
         ["export", "--all", "--format", "pdf"],
         ["token", "--user", "ada", "--expires", "soon"],
         ["stats", "no-uuid"],

@@ -173,6 +173,16 @@ async def test_an_export_is_one_conversation_a_user_s_or_all(cli: Cli, on_databa
     assert (await cli("export", ada.id, "--format", "md")).out.startswith("# Été")
 
 
+@pytest.mark.usefixtures("on_database")
+async def test_an_export_into_a_file_gives_an_account(cli: Cli, tmp_path: Path) -> None:
+    """For programs: which file, in which form, of how many bytes."""
+    out = tmp_path / "all.jsonl"
+    said = await cli("export", "--all", "-o", str(out), "--json")
+    assert said.code == 0, said.err
+    size = out.stat().st_size
+    assert json.loads(said.out) == {"file": str(out), "format": "jsonl", "bytes": size}
+
+
 async def test_an_export_that_fails_leaves_no_file(
     cli: Cli, on_database: str, tmp_path: Path
 ) -> None:

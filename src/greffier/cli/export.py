@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from greffier.cli.common import Config, DatabaseUrl, DataDir, load_settings, open_record, run
-from greffier.cli.output import written
+from greffier.cli.output import emit_json, written
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -47,6 +47,9 @@ def export(
             "--output", "-o", help="A file instead of stdout.", metavar="FILE", show_default=False
         ),
     ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="With a file: print what was written as JSON.")
+    ] = False,
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
     config: Config = None,
@@ -57,12 +60,17 @@ def export(
     formats = (*FORMATS, *FOR_ONE) if conversation_id is not None else FORMATS
     if form not in formats:
         raise typer.BadParameter(f"One of {', '.join(formats)}.", param_hint="--format")
+    if json and output is None:
+        # stdout is the export itself: an account in the middle of it would spoil both.
+        raise typer.BadParameter("Only with a file (-o).", param_hint="--json")
     from greffier.model.ids import as_id  # noqa: PLC0415
 
     which = None if conversation_id is None else as_id(conversation_id)
     settings = load_settings(database_url, data_dir, config)
     with written(output) as write:
-        run(_export(settings, which, user, form, write))
+        size = run(_export(settings, which, user, form, write))
+    if json:
+        emit_json({"file": str(output), "format": form, "bytes": size})
 
 
 async def _export(
@@ -71,10 +79,13 @@ async def _export(
     user: str | None,
     form: str,
     write: Callable[[bytes], object],
-) -> None:
+) -> int:
+    size = 0
     async with open_record(settings) as database:
         async for piece in _pieces(database, conversation_id, user, form):
             write(piece)
+            size += len(piece)
+    return size
 
 
 def _pieces(
