@@ -54,11 +54,11 @@ class Runs:
         self,
         conversation_id: UUID | str,
         *,
+        id: UUID | str | None = None,  # noqa: A002 - the contract's name
+        actor: str | None = None,
         content: str | None = None,
         message: Draft | None = None,
         rewind_after: int | None = None,
-        id: UUID | str | None = None,  # noqa: A002 - the contract's name
-        actor: str | None = None,
     ) -> Run:
         """Ask the conversation's agent for an answer; what is said comes on record before it.
 

@@ -323,15 +323,15 @@ class Messages:
         *,
         role: Role = "user",
         content: str | None = None,
+        actor: str | None = None,
         id: UUID | str | None = None,  # noqa: A002 - the contract's name
         parts: Sequence[Mapping[str, Any]] | None = None,
+        metadata: Mapping[str, Any] | None = None,
         tool_calls: Sequence[ToolCall] | None = None,
         tool_call_id: str | None = None,
         name: str | None = None,
         reasoning: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
         said_at: datetime | None = None,
-        actor: str | None = None,
     ) -> Message:
         """Append one message; it is committed to disk when this returns.
 
