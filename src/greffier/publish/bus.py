@@ -96,15 +96,18 @@ class PostgresBus:
     async def _speak(self) -> None:
         loop = asyncio.get_running_loop()
         told = -self.GATHER
+        many = False
         while True:
             await self._something.wait()
-            # Not a wait for anything: under load it lets many commits share one statement.  Alone
-            # a word does not wait: those 5 ms were most of what reaching another process took.
-            if (pause := told + self.GATHER - loop.time()) > 0:
+            # Not a wait for anything: under load it lets many commits share one statement.  Where
+            # one word at a time is said none waits: those 5 ms were most of what reaching another
+            # process took.
+            if many and (pause := told + self.GATHER - loop.time()) > 0:
                 await asyncio.sleep(pause)
             told = loop.time()
             self._something.clear()
             waiting, self._waiting = list(self._waiting.values()), {}
+            many = len(waiting) > 1
             await self._channel.notify([_word(wake) for wake in waiting])
 
 
