@@ -27,7 +27,7 @@ from lab.world import World
 
 PROMISES = (
     "append", "http_append", "pages", "context", "listing", "fan_out", "wake_up", "catch_up",
-    "reconnect", "memory", "start", "lanes", "runs",
+    "reconnect", "memory", "start", "lanes", "deliveries", "runs",
 )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from greffier.agents.work import Work, due
 from greffier.bench.places import Place
 from greffier.change.agent import create
 from greffier.change.run import start
+from greffier.deliver.channels import Channels
 from greffier.model.agent import NewAgent
 from greffier.model.draft import SERVICE
 from greffier.publish.bus import PostgresBus
@@ -132,6 +133,19 @@ async def answering(here: Place, talks: Sequence[UUID]) -> AsyncIterator[Answeri
         await live.execute(
             "update conversations set agent_id = $1 where id = any ($2)", agent, list(talks)
         )
+    async with at_work(here) as working:
+        yield working
+
+
+@contextlib.asynccontextmanager
+async def at_work(here: Place, channels: Channels | None = None) -> AsyncIterator[Answering]:
+    """Work in this process as ``greffier serve`` does.
+
+    Args:
+        here: For which record.
+        channels: The ways to the outside; without them nothing is delivered.
+    """
+    database = here.greffier.database
     # What each run says of itself is not what is measured.
     quiet = structlog.make_filtering_bound_logger("critical")
     log = structlog.wrap_logger(structlog.PrintLogger(), wrapper_class=quiet)
@@ -139,7 +153,7 @@ async def answering(here: Place, talks: Sequence[UUID]) -> AsyncIterator[Answeri
     runs = Runs(database, feed.say)
     feed.listen_for_work(runs.heard)
     provider = Paced()
-    work = Work(database, feed, runs, provider, log=log)
+    work = Work(database, feed, runs, provider, channels=channels, log=log)
     following = asyncio.create_task(feed.run())
     try:
         async with work.running():

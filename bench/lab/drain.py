@@ -40,14 +40,14 @@ async def drain(who: str, dsn: str, many: int, processes: int) -> Drained:
         many: How many messages wait.
         processes: Workers.
     """
-    workers = await asyncio.gather(*(_start(who, dsn) for _ in range(processes)))
+    workers = await asyncio.gather(*(start(who, dsn) for _ in range(processes)))
     found: list[tuple[int, int, int]] = []
     all_there = asyncio.Event()
     try:
         for worker in workers:
-            _say(worker)
+            say(worker)
         began = asyncio.get_running_loop().time()
-        reading = [asyncio.create_task(_read(worker, found, many, all_there)) for worker in workers]
+        reading = [asyncio.create_task(read(worker, found, many, all_there)) for worker in workers]
         while not all_there.is_set():
             known = len(found)
             with contextlib.suppress(TimeoutError):
@@ -71,7 +71,8 @@ async def drain(who: str, dsn: str, many: int, processes: int) -> Drained:
     return Drained(took, spent / 1e9, len(found), *faults(found))
 
 
-async def _start(who: str, dsn: str) -> Process:
+async def start(who: str, dsn: str) -> Process:
+    """Start a worker process, which has its connections and waits for a word."""
     path = os.pathsep.join([str(_PROGRAM.parents[1]), os.environ.get("PYTHONPATH", "")])
     worker = await asyncio.create_subprocess_exec(
         sys.executable, _PROGRAM, who, dsn, stdin=PIPE, stdout=PIPE,
@@ -83,12 +84,13 @@ async def _start(who: str, dsn: str) -> Process:
     return worker
 
 
-def _say(worker: Process) -> None:
+def say(worker: Process) -> None:
+    """Let it begin."""
     assert worker.stdin is not None
     worker.stdin.write(b"go\n")
 
 
-async def _read(
+async def read(
     worker: Process, found: list[tuple[int, int, int]], many: int, all_there: asyncio.Event
 ) -> int:
     """Read a worker's deliveries to its end; gives the nanoseconds it spent."""

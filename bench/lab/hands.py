@@ -16,8 +16,9 @@ import struct
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any, ClassVar
 
 import asyncpg
@@ -36,6 +37,9 @@ RECORD = struct.Struct("<QQQ")
 NOBODY = (1 << 64) - 1
 #: The channel of ours that leads nowhere.
 CHANNEL = "nobody"
+#: Seconds of the lease of a worker that is to be killed, and which its deliveries take it after
+#: they were made: in these nobody knows of them but the far side.
+SHORT, HESITATING = 1.0, 0.005
 #: Lanes, or jobs, under way at the same time in one process, and connections for them.
 AT_ONCE = 50
 CONNECTIONS = 4
@@ -53,6 +57,10 @@ class Nobody(Channel):
     default_on_uncertain: ClassVar[OnUncertain] = "resend"
     idempotent: ClassVar[bool] = True
 
+    def __init__(self, hesitating: float = 0.0) -> None:
+        """Take so many seconds between a delivery and saying that it was made."""
+        self._hesitating = hesitating
+
     def check_target(self, target: Target) -> tuple[Problem, ...]:
         """Find nothing wrong."""
         del target
@@ -68,6 +76,8 @@ class Nobody(Channel):
         """Deliver it, at once."""
         del target, timeout
         deliver(outgoing.conversation_id.int & 0xFFFF_FFFF_FFFF, outgoing.seq)
+        if self._hesitating:
+            await asyncio.sleep(self._hesitating)
         return Result("accepted", "")
 
     async def close(self) -> None:
@@ -79,11 +89,14 @@ Work = tuple[Callable[[], Any], Callable[[], None]]
 
 
 @asynccontextmanager
-async def greffier(dsn: str) -> AsyncGenerator[Work, None]:
+async def greffier(
+    dsn: str, lease: float = 600.0, hesitating: float = 0.0
+) -> AsyncGenerator[Work, None]:
     """Our worker, with a channel that leads nowhere."""
     async with open_database(dsn) as database:
         log = structlog.get_logger()
-        out = OutLanes(database, {CHANNEL: Nobody()}, log=log, concurrency=AT_ONCE)
+        channels = {CHANNEL: Nobody(hesitating)}
+        out = OutLanes(database, channels, log=log, lease=lease, concurrency=AT_ONCE)
         worker = Worker(database, [out], log=log)
         yield worker.run, worker.stop
 
@@ -134,7 +147,12 @@ async def pgqueuer(dsn: str) -> AsyncGenerator[Work, None]:
         yield run, manager.shutdown.set
 
 
-WHO = {"greffier": greffier, "procrastinate": procrastinate, "pgqueuer": pgqueuer}
+WHO: dict[str, Callable[[str], AbstractAsyncContextManager[Work]]] = {
+    "greffier": greffier,
+    "mortal": partial(greffier, lease=SHORT, hesitating=HESITATING),
+    "procrastinate": procrastinate,
+    "pgqueuer": pgqueuer,
+}
 
 
 async def main(who: str, dsn: str) -> None:

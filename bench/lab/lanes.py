@@ -42,6 +42,8 @@ with l as (update bare_lanes set head = head + 1 where id = :lane returning head
 insert into bare_attempts select :lane, head - 1, 'accepted', now(), now() from l;
 """
 
+_WORK = "select enqueue_v1(id, 'out', $2, 1, $3, lane_clock()) from unnest($1::uuid[]) id"
+
 # Of any channel and for all conversations: from then on each append asks for a delivery.
 _ENDPOINT = """
 insert into endpoints (
@@ -70,10 +72,14 @@ async def enqueue(pgbench: Pgbench, many: int) -> None:
     await pgbench.run(APPEND_WAITING, CLIENTS, 0, each=many // CLIENTS)
 
 
+async def work_for(
+    live: Connection, talks: Sequence[UUID], tail: int, endpoint: UUID = ENDPOINT
+) -> None:
+    """Ask for the delivery of each conversation's messages up to a number; all are due at once."""
+    await live.fetch(_WORK, list(talks), endpoint, tail)
+
+
 async def block(live: Connection, talks: Sequence[UUID], tail: int) -> None:
     """Give each conversation a lane with messages up to a number, and a worker who holds it."""
-    await live.fetch(
-        "select enqueue_v1(id, 'out', $2, 1, $3, lane_clock()) from unnest($1::uuid[]) id",
-        list(talks), ENDPOINT, tail,
-    )  # fmt: skip
+    await work_for(live, talks, tail)
     await live.fetch("select * from claim_lanes_v1('out', 'busy', $1, '1 hour', null)", len(talks))

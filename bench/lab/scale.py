@@ -42,20 +42,24 @@ class Scale:
     streams: int
     tokens: int
     answer: int
+    #: Lanes due at once, seconds for which a snapshot is held, and messages offered in a second.
+    due: int
+    held: float
+    offered: int
 
 
 FULL = Scale(
     "full", Effort(5, 4), 10_000, 5_000_000, 100_000, 1_000_000, 10_000, 1_000, 10_000,
-    1_000, 50, 5_000, 2, 100_000, 200, 100_000, 100_000,
+    1_000, 50, 5_000, 2, 100_000, 200, 100_000, 100_000, 10_000, 120, 200,
 )  # fmt: skip
 QUICK = Scale(
     "quick", Effort(3, 2), 10_000, 500_000, 100_000, 100_000, 10_000, 200, 10_000,
-    1_000, 5, 400, 2, 100_000, 200, 20_000, 100_000,
+    1_000, 5, 400, 2, 100_000, 200, 20_000, 100_000, 1_000, 5, 200,
 )  # fmt: skip
 #: For the tests: everything runs, nothing is worth a number.
 TINY = Scale(
     "tiny", Effort(1, 0.1), 50, 2_000, 500, 300, 100, 5, 20,
-    10, 8, 20, 1, 2_000, 3, 30, 400,
+    10, 8, 20, 1, 2_000, 3, 30, 400, 20, 0.3, 100,
 )  # fmt: skip
 
 

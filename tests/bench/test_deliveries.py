@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -35,6 +37,27 @@ def test_doubles_and_disorder_are_told_apart() -> None:
     assert faults([(10, 1, 2), (20, 1, 1), (30, 1, 3)]) == (0, 1)
     # By when they were made, whoever told of them first.
     assert faults([(20, 1, 2), (10, 1, 1)]) == (0, 0)
+
+
+@pytest.mark.usefixtures("lab")
+async def test_what_is_slow_is_not_asked_less_often() -> None:
+    """What is offered steadily begins while what came before it is still under way."""
+    steady = module("steady")
+    began: list[int] = []
+    all_began = asyncio.Event()
+
+    async def operation(number: int) -> float:
+        began.append(number)
+        if len(began) == 5:
+            all_began.set()
+        await all_began.wait()
+        return time.perf_counter()
+
+    went = await steady.steadily(1_000, 0.005, operation)
+
+    assert began == [0, 1, 2, 3, 4]
+    # Also the first waited for the last, which was to begin four thousandths later.
+    assert went.p99 >= 4
 
 
 @pytest.mark.usefixtures("lab")
