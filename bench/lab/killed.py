@@ -17,8 +17,14 @@ from lab.drain import PATIENCE, faults, read, say, start
 _HELD = "select conversation_id from lanes where token is not null"
 # Two intents of a message, of which the later one has the greater fence, explain a double.
 _EXPLAINED = """
-select conversation_id, seq, count(*) as intents from attempts
-group by conversation_id, lane_id, seq having count(*) > 1 and count(*) = count(distinct fence)
+select conversation_id, seq, count(*) as intents
+from (
+    select *, lag(fence) over (
+        partition by conversation_id, lane_id, seq order by intended_at) as before
+    from attempts
+) a
+group by conversation_id, lane_id, seq
+having count(*) > 1 and bool_and(coalesce(fence > before, true))
 """
 
 
