@@ -349,9 +349,11 @@ class OutLanes:
         """Ask whether a message may leave for an endpoint now; otherwise the lane is let go."""
         if not endpoint.gated:
             return True
+        # Again: a holder that has a place keeps it, and at worst one more of its minute is used up.
+        # Not again would leave the lane to its lease, for a connection that broke.
         (answer,) = await self._database.verb(
             _ADMIT, endpoint.id, _holder(held),
-            self._needed, again=False,
+            self._needed, again=True,
         )  # fmt: skip
         if answer["answer"] == "go":
             return True
