@@ -36,6 +36,8 @@ HOT = 2_000
 ROUNDS = 3
 #: Lanes due at a time where the same number comes steadily.
 PORTION = 100
+#: Conversations at most that webhooks leave from: a second of posting.
+POSTING = 500
 #: How often each lane is claimed in a round.
 CLAIMED = 5
 #: Messages of each lane while its worker is killed, and lanes.
@@ -202,7 +204,7 @@ async def _at_once(shop: Shop, one: Leaving) -> list[Line]:
 
 async def _webhooks(shop: Shop, one: Leaving) -> list[Line]:
     """Post messages to a receiver: by the product, and by the client below it alone."""
-    talks = shop.all_at_once[: max(len(shop.all_at_once) // 2, 1)]
+    talks = shop.all_at_once[:POSTING]
     many = 2 * len(talks)
     ours: list[Pace] = []
     floor: list[Pace] = []
