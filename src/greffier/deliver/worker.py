@@ -153,6 +153,9 @@ class Worker:
         self._poll = poll
         self._grace = grace
         self._looks = {kind.name: asyncio.Event() for kind in kinds}
+        # Claims whose lanes are to be let go when the database is back.
+        self._abandoned: list[Claim] = []
+        self._away = asyncio.Event()
         self._held: dict[asyncio.Task[None], tuple[Kind, Held]] = {}
         self._stopping = asyncio.Event()
         self.owner = f"{socket.gethostname()}:{os.getpid()}"
@@ -187,6 +190,7 @@ class Worker:
             async with asyncio.TaskGroup() as group:
                 living = group.create_task(self._roster.run())
                 renewing = group.create_task(self._renew())
+                letting_go = group.create_task(self._let_go())
                 claiming = [group.create_task(self._claim(kind)) for kind in self._kinds]
                 await self._stopping.wait()
                 await asyncio.wait(claiming)
@@ -194,6 +198,7 @@ class Worker:
                     await asyncio.wait(list(self._held), timeout=self._grace)
                 await self._end()
                 renewing.cancel()
+                letting_go.cancel()
                 living.cancel()
         finally:
             await self._end()
@@ -263,6 +268,16 @@ class Worker:
                 with contextlib.suppress(Error):
                     await lanes.release(self._database, claim)
             raise
+        except Unavailable:
+            # The database was away for longer than anybody waits.  That is nobody's try, and the
+            # lane is not to wait for the end of its lease when it is back.
+            self._log.warning(
+                "lane left, the database is away", kind=kind.name,
+                conversation_id=str(claim.conversation_id), fence=claim.fence,
+            )  # fmt: skip
+            if not held.lost:
+                self._abandoned.append(claim)
+                self._away.set()
         except Exception as error:  # noqa: BLE001 - one lane's trouble is not the others'
             # Its lease runs out, which counts as a try: what always breaks is parked in the end.
             self.counts.broken += 1
@@ -270,6 +285,24 @@ class Worker:
                 "work broke", kind=kind.name, conversation_id=str(claim.conversation_id),
                 fence=claim.fence, error=type(error).__name__,
             )  # fmt: skip
+
+    async def _let_go(self) -> None:
+        """Release what was abandoned, as soon as the database is back."""
+        while True:
+            await self._away.wait()
+            self._away.clear()
+            abandoned, self._abandoned = self._abandoned, []
+            for place, claim in enumerate(abandoned):
+                try:
+                    await lanes.release(self._database, claim)
+                except Unavailable:
+                    self._abandoned += abandoned[place:]
+                    self._away.set()
+                    # Nothing tells when a database is back.
+                    await asyncio.sleep(self._poll)
+                    break
+            else:
+                self.wake()
 
     # -- renewing ------------------------------------------------------------------------------
 
