@@ -38,11 +38,14 @@ quick: ## Run the tests without those marked slow
 	$(PREPARE) dev
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
+# What knows no database, or brings its own whatever is said.
+NO_DATABASE := agents bench channels docs embedded model project
+
 test-external: ## Run what concerns the database against GREFFIER_TEST_DATABASE_URL
 	$(PREPARE) dev
 	@test -n "$$GREFFIER_TEST_DATABASE_URL" \
 		|| { echo "Set GREFFIER_TEST_DATABASE_URL to a superuser's URL first." >&2; exit 1; }
-	$(BIN)/python -m pytest tests --ignore=tests/embedded --ignore=tests/project $(ARGS)
+	$(BIN)/python -m pytest tests $(addprefix --ignore=tests/,$(NO_DATABASE)) $(ARGS)
 
 check: ## Lint (a docstring on every test too), format, types, import direction, no copies
 	$(PREPARE) dev
