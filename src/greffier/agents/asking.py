@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -102,7 +102,7 @@ class Runs:
 
     async def events(
         self, run_id: UUID | str, *, after: int = 0, actor: str | None = None
-    ) -> AsyncIterator[RunEvent]:
+    ) -> AsyncGenerator[RunEvent, None]:
         """Follow a run from an event on, to its end: every event once, in order.
 
         Raises:
@@ -116,7 +116,7 @@ class Runs:
 
     async def wait(self, run_id: UUID | str, *, actor: str | None = None) -> Run:
         """Wait until a run is over, and give it."""
-        async with aclosing(self.events(run_id, actor=actor)) as events:  # type: ignore[type-var]
+        async with aclosing(self.events(run_id, actor=actor)) as events:
             async for _ in events:
                 pass
         return await self.get(run_id, actor=actor)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from typing import TypeAlias
 from uuid import UUID
 
 from greffier.agents.events import Event, Said, data, said
@@ -23,6 +24,10 @@ from greffier.store.database import Database
 POLL = 2.0
 #: Events that wait for a follower; one who is slower than that reads from the record.
 QUEUE = 64
+
+
+#: Reads what a run has said: which run, for whom, after which event.
+Read: TypeAlias = Callable[[UUID, str | None, int], Awaitable[Said]]
 
 
 class Runs:
@@ -157,9 +162,7 @@ class Runs:
 class Follower:
     """One follower's way along a run."""
 
-    def __init__(
-        self, read: Callable[..., object], run_id: UUID, reader: str | None, after: int
-    ) -> None:
+    def __init__(self, read: Read, run_id: UUID, reader: str | None, after: int) -> None:
         self._read = read
         self._run_id = run_id
         self._reader = reader
@@ -232,11 +235,10 @@ class Follower:
         # Lowered before the read: what is stored during it is not missed.
         self._unsure = False
         try:
-            found = await self._read(self._run_id, self._reader, newest)  # type: ignore[misc]
+            found = await self._read(self._run_id, self._reader, newest)
         except BaseException:
             self._unsure = True
             raise
-        assert isinstance(found, Said)
         self.conversation_id = found.conversation_id
         self._over = found.over
         # What was heard during the read may be among it.

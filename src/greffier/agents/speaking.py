@@ -80,7 +80,6 @@ class _Answer:
     content: list[str] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
     results: dict[str, str] = field(default_factory=dict)
-    finished: str = "stop"
 
 
 class Means(Protocol):
@@ -173,8 +172,9 @@ class Speaking:
                             self._say("tool.result", _encoded_result(call_id, content))
                         case Used():
                             used = piece
-                        case Finished(reason):
-                            said.finished = reason
+                        case Finished():
+                            # Nothing comes after it; why it ended decides nothing here.
+                            pass
                     if voice.crowded or voice.refused:
                         await voice.room()
         finally:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -75,7 +75,7 @@ class Held:
             self._deadline.reschedule(asyncio.get_running_loop().time())
 
     @contextlib.asynccontextmanager
-    async def within_lease(self):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    async def within_lease(self) -> AsyncIterator[None]:
         """Run a block that is stopped when the lease may be over, or is known to be.
 
         Raises:
