@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from typing import Any
 
 import msgspec
 import pytest
+import socketio
 
 import greffier
 from greffier.change import agent as agents
@@ -158,6 +160,37 @@ async def test_a_service_follows_and_counts_for_a_user(server: Running, via: Via
 
     assert [one.content for one in change.messages] == ["Bonjour"]
     assert usage.totals.runs == 0
+
+
+async def test_letting_go_in_the_instant_of_connecting_ends(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever stops following is not held by a socket that did not hear of it."""
+    connected, connect_really = asyncio.Event(), socketio.AsyncClient.connect
+
+    async def deaf(self: socketio.AsyncClient, *args: Any, **options: Any) -> None:
+        # What asyncio.wait_for does before Python 3.12 with a cancellation in that instant.
+        await connect_really(self, *args, **options)
+        connected.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(socketio.AsyncClient, "connect", deaf)
+    eva, key = a_name("eva"), await key_of_a_service(server)
+    async with connect(server.url, token(eva)) as g, connect(server.url, key) as service:
+        talk = await g.conversations.create()
+        following = service.follow(talk.id, since=talk.rev, epoch=talk.epoch, actor=eva)
+
+        async def wait() -> None:
+            await anext(following)
+
+        waits = asyncio.create_task(wait())
+        async with asyncio.timeout(20):
+            await connected.wait()
+            waits.cancel()
+            await asyncio.wait({waits})
+
+    assert waits.cancelled()
 
 
 async def test_the_same_program_runs_on_a_server(server: Running) -> None:

@@ -153,6 +153,7 @@ class Live:
         self._wanted = asyncio.Event()
         self._socket: socketio.AsyncClient | None = None
         self._joining: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     @contextlib.asynccontextmanager
     async def follow(
@@ -184,10 +185,10 @@ class Live:
             self._owns.discard(hear)
 
     async def run(self) -> None:
-        """Keep a socket open while it is wanted, until cancelled."""
+        """Keep a socket open while it is wanted, until closed and cancelled."""
         await self._wanted.wait()
         tries = 0
-        while True:
+        while not self._closed:
             if await self._connected():
                 tries = 0
             tries += 1
@@ -215,6 +216,11 @@ class Live:
                     wait_timeout=10,
                 )
             except socketio.exceptions.ConnectionError:
+                return False
+            if self._closed:
+                # A cancellation in the instant of connecting is lost: python-socketio waits by
+                # asyncio.wait_for, which before Python 3.12 answers it with the result, and its
+                # handlers swallow it.  One in a hundred was; whoever let go then waited for ever.
                 return False
             self._socket = socket
             for conversation_id in list(self._followers):
@@ -294,7 +300,8 @@ class Live:
         task.add_done_callback(self._joining.discard)
 
     def close(self) -> None:
-        """Let go of what is under way."""
+        """Let go of what is under way; whoever runs this cancels it next."""
+        self._closed = True
         for task in list(self._joining):
             task.cancel()
 
