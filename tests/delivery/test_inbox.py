@@ -299,6 +299,8 @@ async def test_the_far_side_s_word_only_moves_forward(desk: Desk) -> None:
         refused(await form.post(body, where="/status"), 404, "not-found")
         wrong = {"external_id": arrival.id, "status": "lost"}
         refused(await form.post(wrong, where="/status"), 422, "validation")
+        nothing = {"external_id": "a\0b", "status": "read"}
+        refused(await form.post(nothing, where="/status"), 422, "validation")
         forged = await form.post(body, where="/status", age=1000)
         refused(forged, 401, "unauthenticated")
 

@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 
 from greffier.errors import Invalid, NotFound, Problem, Stale
+from greffier.model import text
 from greffier.model.ids import uuid7
 from greffier.model.limits import DEFAULT, Limits
 from greffier.model.row import Row
@@ -186,8 +187,11 @@ async def report(database: Database, endpoint_id: UUID | None, told: StatusRepor
     """Keep what became of a message that left; a report never takes back a later one.
 
     Raises:
+        Invalid: Nothing can be called so.
         NotFound: No message of this endpoint is called so.
     """
+    if fault := text.faults(told.external_id, "/external_id"):
+        raise Invalid(problems=(fault,))
     rows = await database.verb(
         RECEIPT, endpoint_id, told.external_id, told.status, again=True
     )  # fmt: skip
