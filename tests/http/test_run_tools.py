@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from decimal import Decimal
@@ -143,6 +144,94 @@ async def test_a_tool_that_fails_is_told_to_the_model_and_not_why(
     ]  # fmt: skip
     async with work.follow(eve, events[0].data["run_id"]) as stream:
         assert await stream.rest() == events
+
+
+async def test_however_a_tool_breaks_the_run_goes_on(work: Working, eve: Person) -> None:
+    """A task of its own that was cancelled, its own timeout, a way out, what JSON cannot say."""
+
+    async def cancelled() -> None:
+        other = asyncio.ensure_future(asyncio.Event().wait())
+        other.cancel()
+        await other
+
+    async def late() -> None:
+        raise TimeoutError("of its own")
+
+    def leaves() -> None:
+        raise SystemExit(2)
+
+    def circles() -> list[Any]:
+        round_and_round: list[Any] = []
+        round_and_round.append(round_and_round)
+        return round_and_round
+
+    tools = (cancelled, late, leaves, circles)
+    for function in tools:
+        work.tools.register(Tool.of(function))
+    names = [function.__name__ for function in tools]
+    talk = await asker(work, eve, *names)
+    work.provider.say(*(call(name, name, "{}", index) for index, name in enumerate(names)))
+    work.provider.say("Rien à faire.")
+
+    events = await work.answer(eve, talk, ASK)
+
+    whole(events)
+    assert events[-1].name == "run.completed"
+    assert [one["content"] for one in told(events, "tool.result")] == [
+        "error: cancelled failed: CancelledError", "error: late failed: TimeoutError",
+        "error: leaves failed: SystemExit", "error: circles failed: RecursionError",
+    ]  # fmt: skip
+
+
+async def test_what_the_agent_does_not_offer_is_not_called(work: Working, eve: Person) -> None:
+    """A function that is there for another agent is the client's to answer, by whatever it says."""
+    called: list[str] = []
+
+    async def weather(city: str) -> str:
+        called.append(city)
+        return "beau"
+
+    work.tools.register(Tool.of(weather))
+    talk = await asker(work, eve, "news")
+    work.provider.say("Voyons.", LYON)
+
+    events = await work.answer(eve, talk, ASK)
+
+    assert [event.name for event in events[-2:]] == ["message", "run.completed"]
+    assert [one["name"] for one in told(events, "tool.call")] == ["weather"]
+    assert called == []
+    assert await work.fetch("select 1 from greffier.run_steps") == []
+
+
+async def test_functions_that_never_return_hold_up_nothing_else(work: Working, eve: Person) -> None:
+    """They run on threads of their own: names are looked up meanwhile, and providers are made."""
+    begun, let_go = threading.Semaphore(0), threading.Event()
+
+    def weather(city: str) -> str:
+        begun.release()
+        let_go.wait()
+        return city
+
+    work.tools.register(Tool.of(weather))
+    talk = await asker(work, eve, "weather")
+    many = 20  # more than the threads of an event loop on a small machine
+    work.provider.say(*(call(f"c{one}", "weather", '{"city": "Lyon"}', one) for one in range(many)))
+    work.provider.say("18 °C.")
+    try:
+        async with work.run(eve, talk, ASK) as stream:
+            # On a thread of the event loop's, which would otherwise wait for one of theirs.
+            assert await asyncio.to_thread(_acquired, begun, many)
+            let_go.set()
+            events = await stream.rest()
+    finally:
+        let_go.set()
+
+    assert len(told(events, "tool.result")) == many
+    assert text_of(events) == "18 °C."
+
+
+def _acquired(begun: threading.Semaphore, many: int) -> bool:
+    return all(begun.acquire(timeout=60) for _ in range(many))
 
 
 async def test_what_nobody_here_answers_is_the_clients(work: Working, eve: Person) -> None:

@@ -222,6 +222,9 @@ async def test_what_cannot_be_asked_for_is_refused_whole(work: Working, eve: Per
     assert pointers(refused(answer, 422, "validation")) == [("/message/content", "nul-character")]
     answer = await eve.http.post(f"{path(good)}/runs", json={**HELLO, "rewind_after": 7})
     assert pointers(refused(answer, 422, "validation")) == [("/rewind_after", "off-path")]
+    for no_seq in (-1, 1 << 53, 10**30):
+        answer = await eve.http.post(f"{path(good)}/runs", json={**HELLO, "rewind_after": no_seq})
+        assert pointers(refused(answer, 422, "validation")) == [("/rewind_after", "range")]
     refused(await eve.http.post(f"{path(archived)}/runs", json=HELLO), 409, "archived")
     answer = await eve.http.post(f"{path(none)}/runs", json=HELLO)
     assert pointers(refused(answer, 422, "validation")) == [("", "no-agent")]

@@ -112,6 +112,8 @@ class Speaking:
         self._agent = agent
         self._asked_by = asked_by
         self._text = 0
+        # A model may name what it was never offered; that is nobody's to call but the client's.
+        self._offered = frozenset(tool.function.name for tool in agent.tools)
         self._urls = {tool.function.name: tool.url for tool in agent.tools if tool.url}
         self._specs = [
             ToolSpec(tool.function.name, tool.function.description, tool.function.parameters)
@@ -130,7 +132,7 @@ class Speaking:
         for step in range(1, MOST_STEPS + 1):
             said = await self._ask(provider, messages)
             open_calls = [call for call in said.calls if call.id not in said.results]
-            ours = [call for call in open_calls if self._means.answers(call.name, self._urls)]
+            ours = [call for call in open_calls if self._ours(call)]
             if not ours:
                 break
             results = await self._call(step, ours)
@@ -184,6 +186,9 @@ class Speaking:
                 account = _account(used, self._means.cost(self._agent, used))
                 voice.say("usage", _encode(account).decode())
         return said
+
+    def _ours(self, call: ToolCall) -> bool:
+        return call.name in self._offered and self._means.answers(call.name, self._urls)
 
     def _say(self, event: str, body: str) -> None:
         if not body:

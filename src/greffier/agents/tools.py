@@ -7,10 +7,13 @@ here: then the run ends with the call, the client appends the result, and the ne
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import functools
 import inspect
 import json
 import typing
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from uuid import UUID
@@ -24,6 +27,9 @@ from greffier.errors import Invalid
 LARGEST_RESULT: Final = 256 << 10
 #: Seconds one tool may take.
 TIMEOUT: Final = 60.0
+# Plain functions run on threads of their own: one that never returns keeps its thread, and those of
+# the event loop, by which names are looked up, are six on a machine of two cores.
+_THREADS: Final = ThreadPoolExecutor(32, "greffier-tool")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +129,17 @@ class Tool:
             result = self.call(arguments, {self.wants_run: run} if self.wants_run else {})
             if inspect.isawaitable(result):
                 result = await _within(result)
-        except asyncio.CancelledError:
-            raise
+            return as_text(result)
         except ToolFailed:
             raise
-        except Exception as error:
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
+            # It may wait for what others cancel, and parse its arguments as a command line does:
+            # neither stops a run, unless it is we who are told to stop.
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
+                raise
             # The model is told the kind alone: a message may hold what is not its business.
             raise ToolFailed(f"{self.name} failed: {type(error).__name__}") from error
-        return as_text(result)
 
 
 class _Checked:
@@ -149,19 +158,29 @@ class _Checked:
         if inspect.iscoroutinefunction(self._function):
             return self._function(**values, **extra)
         # A plain function may take its time, and others are answered meanwhile.
-        return asyncio.to_thread(self._function, **values, **extra)
+        call = functools.partial(self._function, **values, **extra)
+        run = contextvars.copy_context().run
+        return asyncio.get_running_loop().run_in_executor(_THREADS, run, call)
 
 
 async def _within(result: Awaitable[Any]) -> Any:
+    deadline = asyncio.timeout(TIMEOUT)
     try:
-        async with asyncio.timeout(TIMEOUT):
+        async with deadline:
             return await result
     except TimeoutError as error:
+        if not deadline.expired():
+            # The tool's own, of something it waited for.
+            raise
         raise ToolFailed(f"it took more than {TIMEOUT:g} seconds") from error
 
 
 def as_text(result: Any) -> str:
-    """Give a tool's result as the text of its message, such that it can be kept."""
+    """Give a tool's result as the text of its message, such that it can be kept.
+
+    Raises:
+        TypeError, ValueError, RecursionError: It is nothing that JSON can say.
+    """
     if isinstance(result, str):
         text = result
     else:
@@ -225,9 +244,7 @@ class Tools:
             if tool is not None:
                 return await tool(arguments, run), False
             assert self._endpoint is not None, "asked for one that is not answered here"
-            async with asyncio.timeout(TIMEOUT):
-                return as_text(await self._endpoint(urls[name], name, arguments, run)), False
+            answered = await _within(self._endpoint(urls[name], name, arguments, run))
+            return as_text(answered), False
         except ToolFailed as error:
             return as_text(f"error: {error}"), True
-        except TimeoutError:
-            return f"error: it took more than {TIMEOUT:g} seconds", True

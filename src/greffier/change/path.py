@@ -32,8 +32,7 @@ async def rewind(
         NotFound, Forbidden, Gone: Only its owner rewinds a conversation.
         Archived: The conversation is archived.
     """
-    if not 0 <= after_seq < 1 << 53:
-        raise Invalid.at("/after_seq", "range", "It is 0 or a seq on the active path.")
+    check_seq(after_seq, "/after_seq")
     # A second call finds nothing left to remove.
     try:
         (row,) = await database.verb(
@@ -42,6 +41,16 @@ async def rewind(
     except Invalid:
         raise off_path("/after_seq") from None
     return Rewound(row["removed"], row["rev"])
+
+
+def check_seq(after_seq: int, pointer: str) -> None:
+    """Refuse what is no seq at all.
+
+    Raises:
+        Invalid: It is negative, or larger than any.
+    """
+    if not 0 <= after_seq < 1 << 53:
+        raise Invalid.at(pointer, "range", "It is 0 or a seq on the active path.")
 
 
 def off_path(pointer: str) -> Invalid:

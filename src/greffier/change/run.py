@@ -8,7 +8,7 @@ from hashlib import blake2b
 from typing import Literal, TypeAlias
 from uuid import UUID
 
-from greffier.change.path import off_path
+from greffier.change.path import check_seq, off_path
 from greffier.errors import Error, IdReused, Invalid, NotFound, QuotaExceeded, RunActive
 from greffier.model.draft import Checked, Speaker, check
 from greffier.model.ids import uuid7
@@ -86,6 +86,8 @@ async def start(
         IdReused: The id names another run, or the message's id another message.
         NotFound, Gone, Forbidden, Archived, Unavailable: See the errors.
     """
+    if rewind_after is not None:
+        check_seq(rewind_after, "/rewind_after")
     made = run_id or uuid7()
     checked = (
         None if message is None else check(message, speaker, limits=limits, pointer="/message")
