@@ -12,7 +12,8 @@ from greffier.deliver.worker import Held, Worker
 from greffier.errors import Unavailable
 from greffier.store.database import open_database
 from helpers.lanes import Hand
-from helpers.postgres import connected
+from helpers.postgres import connected, wait_for_lock
+from helpers.proxy import proxied
 
 #: So long that nobody lives to see its end.
 LEASE = 36_000.0
@@ -58,3 +59,103 @@ async def test_a_lane_is_let_go_when_the_database_is_back(database: str) -> None
     assert (second.fence, second.tries) == (first.fence + 1, 0)
     assert worker.counts.broken == worker.counts.lost == 0
     assert [line["event"] for line in said] == ["lane left, the database is away"]
+
+
+class Kept:
+    """Work that is never done."""
+
+    name: LaneKind = "out"
+    concurrency = 100
+    lease = LEASE
+    max_tries: int | None = 3
+
+    def __init__(self, many: int) -> None:
+        self.claims: list[Held] = []
+        self.all = asyncio.Event()
+        self._many = many
+
+    async def work(self, held: Held) -> None:
+        """Work on a lane."""
+        self.claims.append(held)
+        if len(self.claims) == self._many:
+            self.all.set()
+        await asyncio.Event().wait()
+
+
+async def test_a_claim_whose_answer_was_lost_is_found_again(database: str) -> None:
+    """The server made it and nobody heard: the lanes are worked on, under that very claim."""
+    work = Kept(3)
+    async with (
+        connected(database) as live,
+        connected(database) as other,
+        proxied(database) as wire,
+        open_database(wire.dsn) as opened,
+    ):
+        hand = Hand(live)
+        for _ in range(3):
+            await hand.lane(1)
+        worker = Worker(opened, [work], log=structlog.get_logger(), poll=0.05, grace=0)
+        holding = other.transaction()
+        await holding.start()
+        await other.execute("lock table lanes in exclusive mode")
+        running = asyncio.create_task(worker.run())
+        await wait_for_lock(live, "%claim_lanes_v1%")
+        wire.cut()
+        await wait_for_lock(live, "%claimed_v1%")
+        await holding.commit()
+        async with asyncio.timeout(30):
+            await work.all.wait()
+        worker.stop()
+        await running
+
+        assert {(one.claim.fence, one.claim.tries) for one in work.claims} == {(1, 0)}
+        assert await live.fetchval("select count(*) from lanes where token is not null") == 0
+
+
+async def test_who_is_stopped_as_it_claims_leaves_no_lease(database: str) -> None:
+    """What the server gives to who has gone is given back."""
+    work = Kept(3)
+    async with (
+        connected(database) as live,
+        connected(database) as other,
+        proxied(database) as wire,
+        open_database(wire.dsn) as opened,
+    ):
+        await Hand(live).lane(1)
+        worker = Worker(opened, [work], log=structlog.get_logger(), grace=0)
+        holding = other.transaction()
+        await holding.start()
+        await other.execute("lock table lanes in exclusive mode")
+        running = asyncio.create_task(worker.run())
+        await wait_for_lock(live, "%claim_lanes_v1%")
+        wire.cut()
+        await wait_for_lock(live, "%claimed_v1%")
+        running.cancel()
+        await holding.commit()
+        await asyncio.wait({running})
+
+        assert work.claims == []
+        row = await live.fetchrow("select fence, tries, token, owner from lanes")
+        assert row is not None
+        assert tuple(row) == (1, 0, None, None)
+
+
+async def test_who_hears_first_leaves_some_to_others(database: str) -> None:
+    """Few are claimed at first, and twice as many each time that there are as many as were asked.
+
+    What was claimed at once has one token.
+    """
+    work = Kept(40)
+    async with connected(database) as live, open_database(database) as opened:
+        hand = Hand(live)
+        for _ in range(40):
+            await hand.lane(1)
+        worker = Worker(opened, [work], log=structlog.get_logger(), grace=0)
+        running = asyncio.create_task(worker.run())
+        async with asyncio.timeout(30):
+            await work.all.wait()
+        tokens = [held.claim.token for held in work.claims]
+        worker.stop()
+        await running
+
+    assert [tokens.count(token) for token in dict.fromkeys(tokens)] == [8, 16, 16]

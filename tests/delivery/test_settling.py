@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import NamedTuple
+from uuid import uuid4
 
 import pytest
 import pytest_asyncio
@@ -35,7 +36,7 @@ async def desk(database: str) -> AsyncIterator[Desk]:
         hand = Hand(live)
         for _ in range(6):
             await hand.lane(3)
-        claims = await lanes.claim(opened, "out", "here", 10, 60, 3)
+        claims = await lanes.claim(opened, "out", "here", 10, 60, 3, uuid4())
         yield Desk(Settling(opened, lease=60, needed=timedelta(seconds=1)), hand, claims)
 
 
@@ -51,7 +52,8 @@ async def test_what_waits_together_is_one_commit(desk: Desk) -> None:
     answers = await asyncio.gather(*(settling.intend(claim, 1) for claim in desk.claims))
     assert (answers, settling.commits) == (["go"] * 6, 1)
     answers = await asyncio.gather(*(
-        settling.done(claim, 1, ACCEPTED, ENDPOINT, keep=True, then=2) for claim in desk.claims
+        settling.done(claim, 1, ACCEPTED, ENDPOINT, keep=True, then=(2, None))
+        for claim in desk.claims
     ))  # fmt: skip
     assert (answers, settling.commits, settling.alone) == (["go"] * 6, 2, 0)
     for claim in desk.claims:
@@ -86,7 +88,7 @@ async def test_a_word_that_cannot_be_stored_breaks_only_itself(desk: Desk) -> No
     answers = await asyncio.gather(*(
         settling.done(
             claim, 1, ("accepted", "\x00" if claim is bad else None, None), ENDPOINT,
-            keep=True, then=2,
+            keep=True, then=(2, None),
         )
         for claim in desk.claims
     ), return_exceptions=True)  # fmt: skip
@@ -103,7 +105,7 @@ async def test_who_waits_for_a_row_keeps_nobody_waiting(desk: Desk) -> None:
     await desk.hand.live.execute("select from lanes where id = $1 for update", busy.lane_id)
     waits = asyncio.create_task(desk.settling.intend(busy, 1))
     assert await asyncio.gather(*(desk.settling.intend(claim, 1) for claim in free)) == ["go"] * 5
-    goes = (desk.settling.done(c, 1, ACCEPTED, ENDPOINT, keep=True, then=2) for c in free)
+    goes = (desk.settling.done(c, 1, ACCEPTED, ENDPOINT, keep=True, then=(2, None)) for c in free)
     assert await asyncio.gather(*goes) == ["go"] * 5
     assert not waits.done()
     await holding.rollback()

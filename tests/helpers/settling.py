@@ -19,6 +19,7 @@ class Word(NamedTuple):
     external_id: str | None = None
     outcome: str = "accepted"
     endpoint: UUID = ENDPOINT
+    rev: int | None = None
 
 
 async def settle(
@@ -31,7 +32,7 @@ async def settle(
         [word.claim.token for word in words], [word.seq for word in words],
         [word.outcome if word.seq else None for word in words], [None for _ in words],
         [word.external_id for word in words], [word.endpoint for word in words],
-        [word.keep for word in words], [word.then for word in words],
+        [word.keep for word in words], [word.then for word in words], [word.rev for word in words],
         timedelta(seconds=lease), timedelta(seconds=margin),
     )  # fmt: skip
     return [row["answer"] for row in rows]
@@ -43,10 +44,10 @@ async def settle_alone(hand: Hand, word: Word, *, lease: float = 30, margin: flo
     key = (*word.claim.lane, word.claim.token)
     answer: str
     if word.seq is None:
-        answer = await hand.call("intend_v1", *key, word.then, needed)
+        answer = await hand.call("intend_v1", *key, word.then, needed, word.rev)
         return answer
     answer = await hand.call(
         "done_and_next_v1", *key, word.seq, word.outcome, None, word.external_id, word.endpoint,
-        timedelta(seconds=lease) if word.keep else None, word.then, needed,
+        timedelta(seconds=lease) if word.keep else None, word.then, needed, word.rev,
     )  # fmt: skip
     return answer

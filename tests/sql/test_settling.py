@@ -135,6 +135,27 @@ async def test_nothing_leaves_for_an_endpoint_that_was_paused_meanwhile(hand: Ha
         assert (await hand.look(claim.lane))["head_seq"] == 2
 
 
+async def test_a_message_that_was_edited_since_it_was_read_is_to_be_read_again(hand: Hand) -> None:
+    """What was before it is done; nothing is intended; another claim, as of now, may send it."""
+    claims = await held(hand, 4)
+    talks = [claim.lane.talk for claim in claims]
+    rev = await hand.live.fetchval("select min(rev) from messages where seq = 2")
+    await settle(hand, *(Word(claim, then=1) for claim in claims[:3]))
+    await hand.live.execute(
+        "update messages set content = 'edited', changed_rev = 99"
+        " where seq = 2 and conversation_id = any ($1)",
+        talks[1:],
+    )
+    same, *edited = (Word(claim, 1, 2, rev=rev) for claim in claims[:3])
+    assert await settle(hand, same, edited[0]) == ["go", "late"]
+    assert await settle_alone(hand, edited[1]) == "late"
+    assert await settle_alone(hand, Word(claims[3], then=2, rev=rev)) == "late"
+    for claim in claims[1:3]:
+        assert await hand.journal(claim.lane) == [(1, "accepted")]
+        assert await settle(hand, Word(claim, then=2, rev=99)) == ["go"]
+    assert await hand.journal(claims[3].lane) == []
+
+
 async def test_a_zombie_among_others_refuses_only_itself(hand: Hand) -> None:
     """Nothing of its lane changes; asked alone, it is refused and counted."""
     zombie, *others = await held(hand, 3)

@@ -8,12 +8,15 @@ from datetime import timedelta
 from typing import Literal, TypeAlias
 from uuid import UUID
 
+from asyncpg import Record
+
 from greffier.store.database import Database
 
 #: What lanes are for.
 LaneKind: TypeAlias = Literal["run", "out"]
 
-_CLAIM = "select * from claim_lanes_v1($1, $2, $3, $4, $5)"
+_CLAIM = "select * from claim_lanes_v1($1, $2, $3, $4, $5, $6)"
+_CLAIMED = "select * from claimed_v1($1, $2)"
 _HEARTBEAT = "select lane_id from heartbeat_v1($1, $2, $3, $4)"
 _RELEASE = "select release_v1($1, $2, $3)"
 
@@ -50,10 +53,11 @@ async def claim(
     limit: int,
     lease: float,
     max_tries: int | None,
+    token: UUID,
 ) -> list[Claim]:
     """Claim lanes that are due, the longest due first.
 
-    A claim whose answer is lost on the way is nobody's until its lease is over, and due then.
+    When the answer is lost on the way, ``claimed`` finds what was claimed.
 
     Args:
         database: Where.
@@ -62,10 +66,20 @@ async def claim(
         limit: How many at most.
         lease: Seconds they are ours, by the database's clock.
         max_tries: Lost leases after which a lane is parked instead; None: never.
+        token: Made for this claim.
     """
     rows = await database.verb(
-        _CLAIM, kind, owner, limit, timedelta(seconds=lease), max_tries, again=False
+        _CLAIM, kind, owner, limit, timedelta(seconds=lease), max_tries, token, again=False
     )
+    return _claims(rows)
+
+
+async def claimed(database: Database, kind: LaneKind, token: UUID) -> list[Claim]:
+    """Find what was claimed under a token whose answer was lost, and still is ours."""
+    return _claims(await database.verb(_CLAIMED, kind, token, again=True))
+
+
+def _claims(rows: Sequence[Record]) -> list[Claim]:
     return [
         Claim(
             row["conversation_id"], row["lane_id"], row["endpoint_id"], row["fence"], row["token"],

@@ -73,10 +73,11 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message that is to leave; ``unsure``: it may have, under an earlier claim."""
+    """A message that is to leave, as of ``rev``; ``unsure``: it may have, in an earlier try."""
 
     seq: int
     id: UUID
+    rev: int
     body: bytes
     unsure: bool
 
@@ -202,7 +203,8 @@ class OutLanes:
             claim.tail_seq, endpoint.roles, self._batch, claim.tries, endpoint.id,
         )  # fmt: skip
         messages = [
-            Message(row["seq"], row["id"], row["body"].encode(), row["unsure"]) for row in rows
+            Message(row["seq"], row["id"], row["rev"], row["body"].encode(), row["unsure"])
+            for row in rows
         ]
         wanted = [
             message
@@ -249,9 +251,10 @@ class OutLanes:
             held, _DEFER, None if wait is None else timedelta(seconds=wait),
         )  # fmt: skip
 
-    async def intend(self, held: Held, seq: int) -> str:
+    async def intend(self, held: Held, message: Message) -> str:
         """Put on record that a message is about to leave (``intend_v1``)."""
-        return str(await self._ended(held, self._settling.intend(held.claim, seq)))
+        saying = self._settling.intend(held.claim, message.seq, message.rev)
+        return str(await self._ended(held, saying))
 
     async def take_back(self, held: Held, seq: int) -> None:
         """Put on record that it did not leave after all, and let the lane go."""
@@ -266,7 +269,7 @@ class OutLanes:
         result: Result | None,
         *,
         keep: bool = False,
-        then: int | None = None,
+        then: Message | None = None,
     ) -> str:
         """Put on record what came of a message; without a result, that it was for nobody here.
 
@@ -283,9 +286,10 @@ class OutLanes:
         known = (None,) * 3 if result is None else (
             result.outcome, result.detail, result.external_id
         )  # fmt: skip
+        following = None if then is None else (then.seq, then.rev)
         answer = await self._ended(
             held,
-            self._settling.done(held.claim, seq, known, endpoint_id, keep=keep, then=then),
+            self._settling.done(held.claim, seq, known, endpoint_id, keep=keep, then=following),
         )
         if answer == "zombie":
             raise Lost
@@ -493,7 +497,7 @@ class _Delivery:
         if self._intended != message.seq:
             if not await lanes.admitted(held, endpoint):
                 return False
-            answer = await lanes.intend(held, message.seq)
+            answer = await lanes.intend(held, message)
             if answer != "go":
                 # Whoever was let through and does not go gives its place back.
                 await lanes.report(held, endpoint, None)
@@ -515,15 +519,15 @@ class _Delivery:
         self._tries = 0
         if verdict.done:
             # Where it has to be asked first whether the next may leave, its intent comes after.
-            then = None if last or endpoint.gated else self._messages[place + 1].seq
+            then = None if last or endpoint.gated else self._messages[place + 1]
             answer = await lanes.done(
                 held, endpoint.id, message.seq, result, keep=not last, then=then
             )
-            self._intended = then or 0 if answer == "go" else 0
-            self._over = then or 0 if answer == "skip" else 0
+            self._intended = then.seq if then and answer == "go" else 0
+            self._over = then.seq if then and answer == "skip" else 0
             await lanes.report(held, endpoint, result)
             if answer == "late":
-                # Paused meanwhile, or the lease is nearly over.
+                # Paused meanwhile, the next was edited, or the lease is nearly over.
                 await lanes.defer(held, 0.0)
                 return False
             return True

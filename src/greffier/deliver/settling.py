@@ -25,9 +25,9 @@ WIDE = 32
 #: Calls under way.
 CALLS = 2
 
-_SETTLE = "select answer from settle_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
-_INTEND = "select intend_v1($1, $2, $3, $4, $5)"
-_DONE = "select done_and_next_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+_SETTLE = "select answer from settle_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
+_INTEND = "select intend_v1($1, $2, $3, $4, $5, $6)"
+_DONE = "select done_and_next_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
 
 
 class Word(NamedTuple):
@@ -44,6 +44,7 @@ class Word(NamedTuple):
         endpoint_id: Where it went; None when nothing did.
         keep: Whether the lane stays its holder's, if there is more.
         then: The message that is about to leave.
+        rev: As of which rev that was read; None: whatever it is now.
     """
 
     conversation_id: UUID
@@ -56,6 +57,7 @@ class Word(NamedTuple):
     endpoint_id: UUID | None
     keep: bool
     then: int | None
+    rev: int | None = None
 
 
 class _Said(NamedTuple):
@@ -92,14 +94,19 @@ class Settling:
         #: Commits that were made, and lanes that were said alone.
         self.commits = self.alone = 0
 
-    async def intend(self, claim: Claim, seq: int) -> str:
+    async def intend(self, claim: Claim, seq: int, rev: int | None = None) -> str:
         """Put on record that a message is about to leave.
+
+        Args:
+            claim: The lane.
+            seq: The message.
+            rev: As of which rev it was read.
 
         Returns:
             What ``intend_v1`` answers: go, skip, late or zombie.
         """
         return await self._say(
-            Word(*_key(claim), None, None, None, None, claim.endpoint_id, keep=True, then=seq)
+            Word(*_key(claim), None, None, None, None, claim.endpoint_id, True, seq, rev)
         )
 
     async def done(
@@ -110,7 +117,7 @@ class Settling:
         endpoint_id: UUID,
         *,
         keep: bool,
-        then: int | None,
+        then: tuple[int, int | None] | None,
     ) -> str:
         """Put on record what came of a message, and that the next is about to leave.
 
@@ -122,12 +129,13 @@ class Settling:
             known: Outcome, detail, and what the far side calls it.
             endpoint_id: Where it went.
             keep: Whether the lane stays ours, if there is more.
-            then: The next.
+            then: The next, and as of which rev it was read.
 
         Returns:
             What ``done_and_next_v1`` answers: done, or of the next go, skip, late; or zombie.
         """
-        return await self._say(Word(*_key(claim), seq, *known, endpoint_id, keep=keep, then=then))
+        next_, rev = then or (None, None)
+        return await self._say(Word(*_key(claim), seq, *known, endpoint_id, keep, next_, rev))
 
     async def _say(self, word: Word) -> str:
         """Say it; a caller that leaves before its call is under way takes it back."""
@@ -195,11 +203,13 @@ class Settling:
         key = word[:3]
         try:
             if word.seq is None:
-                rows = await self._database.verb(_INTEND, *key, word.then, self._needed, again=True)
+                rows = await self._database.verb(
+                    _INTEND, *key, word.then, self._needed, word.rev, again=True
+                )
             else:
                 rows = await self._database.verb(
                     _DONE, *key, *word[3:8], self._lease if word.keep else None, word.then,
-                    self._needed, again=True,
+                    self._needed, word.rev, again=True,
                 )  # fmt: skip
         except Exception as error:  # noqa: BLE001 - told to whoever said it
             said.failed(error)

@@ -14,6 +14,7 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+from uuid import UUID, uuid4
 
 from structlog.typing import FilteringBoundLogger
 
@@ -27,8 +28,11 @@ from greffier.store.database import Database
 POLL = 1.0
 #: Renewals in a lease: five may fail before it is over.
 RENEWALS = 6
-#: Lanes claimed in one statement: beyond this other workers get a chance between.
+#: Lanes claimed in one statement at most, and at first: one that finds as many as it asked for is
+#: followed by one for twice as many.  So whoever hears first of fifty lanes leaves some to those
+#: who hear of them a moment later, and of thousands everybody soon has all they can hold.
 AT_ONCE = 50
+AT_FIRST = 8
 
 
 class Lost(Exception):
@@ -153,6 +157,8 @@ class Worker:
         self._poll = poll
         self._grace = grace
         self._looks = {kind.name: asyncio.Event() for kind in kinds}
+        # By kind, the token of a claim whose answer has not come, and when it was asked for.
+        self._unheard: dict[LaneKind, tuple[UUID, float]] = {}
         # Claims whose lanes are to be let go when the database is back.
         self._abandoned: list[Claim] = []
         self._away = asyncio.Event()
@@ -210,33 +216,56 @@ class Worker:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        unheard, self._unheard = self._unheard, {}
+        if unheard:
+            with contextlib.suppress(Error, TimeoutError):
+                async with asyncio.timeout(2):
+                    for kind, (token, _) in unheard.items():
+                        for claim in await lanes.claimed(self._database, kind, token):
+                            await lanes.release(self._database, claim)
 
     # -- claiming ------------------------------------------------------------------------------
 
     async def _claim(self, kind: Kind) -> None:
         look = self._looks[kind.name]
-        loop = asyncio.get_running_loop()
+        most = AT_FIRST
         while not self._stopping.is_set():
             # Lowered before the look: whoever calls during it is heard in the next.
             look.clear()
             working = sum(one is kind for one, _ in self._held.values())
-            room = min(kind.concurrency - working, AT_ONCE)
-            found: list[Claim] = []
+            room = min(kind.concurrency - working, most)
+            found = 0
             if room > 0:
-                asked_at = loop.time()
-                try:
-                    found = await lanes.claim(
-                        self._database, kind.name, self.owner, room, kind.lease, kind.max_tries
-                    )
-                except Unavailable:
-                    # The poll comes back; nothing tells when a database does.
-                    found = []
-                for claim in found:
-                    self._begin(kind, Held(claim, kind.lease, asked_at + kind.lease))
-            if len(found) < AT_ONCE or room <= 0:
+                # The poll comes back; nothing tells when a database does.
+                with contextlib.suppress(Unavailable):
+                    found = await self._take(kind, room)
+                most = min(2 * most, AT_ONCE) if found >= room else AT_FIRST
+            if found < room or room <= 0:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._poll):
                         await look.wait()
+
+    async def _take(self, kind: Kind, most: int) -> int:
+        """Claim lanes and begin on them; how many.
+
+        After a claim whose answer was lost it is that claim's lanes that are looked for.
+
+        Raises:
+            Unavailable: The database is away, or nobody knows what came of it.
+        """
+        if kind.name in self._unheard:
+            token, asked_at = self._unheard[kind.name]
+            found = await lanes.claimed(self._database, kind.name, token)
+        else:
+            token, asked_at = uuid4(), asyncio.get_running_loop().time()
+            self._unheard[kind.name] = token, asked_at
+            found = await lanes.claim(
+                self._database, kind.name, self.owner, most, kind.lease, kind.max_tries, token
+            )
+        del self._unheard[kind.name]
+        for claim in found:
+            self._begin(kind, Held(claim, kind.lease, asked_at + kind.lease))
+        return len(found)
 
     def _begin(self, kind: Kind, held: Held) -> None:
         self.counts.claimed += 1

@@ -1175,18 +1175,25 @@ begin
     return v_id;
 end $$;
 
+-- What a claim under a token of the caller's is locked by while it is under way.
+create function claim_lock(p_token uuid) returns bigint
+language sql immutable parallel safe
+return hashtextextended('claim ' || p_token::text, 0);
+
 -- Promise: lanes of a kind that are due, at most p_limit, the longest due first, are the caller's
 --          until p_lease is over: nobody else has them, and whoever had them can write no more.  A
 --          lease that was lost counts as a try; one that was lost p_max_tries times is parked instead
 --          (null: never), so that what kills its workers stops doing so.  A paused lane whose lease
 --          was lost is let go and nobody's, but for a run, which has to be ended (begin_run_v1).
+--          Under a token that the caller brought they can be found when the answer is lost (claimed_v1).
 -- How:     first of two statements: what there is to do is read in a new one, whose snapshot is
 --          newer than the lock (in the same one a lane can be claimed and its messages not be seen).
 --          Row by row, each by its key: a join with the rows that are due would be planned for a
 --          tenth of all lanes, as a limit that is a parameter is, and read them all.
 -- Locks:   the lanes, none waited for.
 create function claim_lanes_v1(
-    p_kind text, p_owner text, p_limit integer, p_lease interval, p_max_tries integer
+    p_kind text, p_owner text, p_limit integer, p_lease interval, p_max_tries integer,
+    p_token uuid default null
 ) returns table (
     conversation_id uuid, lane_id uuid, endpoint_id uuid, fence bigint, token uuid,
     head_seq bigint, tail_seq bigint, tries integer, parked boolean
@@ -1195,12 +1202,13 @@ language plpgsql rows 10 as $$
 #variable_conflict use_column
 declare
     v_now timestamptz := lane_clock();
-    v_token uuid := gen_random_uuid();
+    v_token uuid := coalesce(p_token, gen_random_uuid());
     v_lost boolean;
     v_spent boolean;
     v_taken boolean;
     l lanes;
 begin
+    perform pg_advisory_xact_lock(claim_lock(p_token)) where p_token is not null;
     for l in
         select * from lanes x
         where x.kind = p_kind and x.due_at <= v_now
@@ -1236,6 +1244,25 @@ begin
     end loop;
 end $$;
 
+-- Promise: the lanes of a kind that were claimed under the token and still are the caller's, whose
+--          answer was lost on the way: else they would wait for the end of their lease.
+-- How:     the claim may be under way yet, on a connection that broke: it is waited for.  There is no
+--          index by token, which every claim would pay for: what is leased or waits is looked through.
+-- Locks:   the claim's.
+create function claimed_v1(p_kind text, p_token uuid) returns table (
+    conversation_id uuid, lane_id uuid, endpoint_id uuid, fence bigint, token uuid,
+    head_seq bigint, tail_seq bigint, tries integer, parked boolean
+)
+language plpgsql rows 10 as $$
+begin
+    perform pg_advisory_xact_lock(claim_lock(p_token));
+    return query
+        select l.conversation_id, l.id, l.endpoint_id, l.fence, l.token, l.head_seq, l.tail_seq,
+            l.tries, false
+        from lanes l
+        where l.kind = p_kind and l.due_at is not null and l.token = p_token;
+end $$;
+
 -- Promise: the lane's row, locked, when the token is still its own; otherwise null, and the refusal
 --          is counted.
 -- Locks:   the lane.
@@ -1255,20 +1282,23 @@ begin
 end $$;
 
 -- Promise: it is on record that the holder is about to do p_seq, and the holder may: go.  Otherwise
---          zombie (the lane is no longer theirs), late (less than p_margin of the lease is left, or
---          the lane was paused meanwhile: it is to be let go), or skip (the message was deleted, erased
---          or left the active path: the journal says so, and the lane goes on behind it).
+--          zombie (the lane is no longer theirs), late (less than p_margin of the lease is left, the
+--          lane was paused, or the message was edited since it was read as of p_rev: the lane is to be
+--          let go, and the message read again), or skip (the message was deleted, erased or left the
+--          active path: the journal says so, and the lane goes on behind it).
 -- How:     what lies between the head and p_seq was nothing for this lane, so the head moves up: what
 --          fails, is parked and may be skipped is p_seq itself.
 -- Locks:   the lane.
 create function intend_v1(
-    p_conversation_id uuid, p_lane_id uuid, p_token uuid, p_seq bigint, p_margin interval
+    p_conversation_id uuid, p_lane_id uuid, p_token uuid, p_seq bigint, p_margin interval,
+    p_rev bigint default null
 ) returns text
 language plpgsql as $$
 declare
     v lanes := hold_lane_v1(p_conversation_id, p_lane_id, p_token);
     v_now timestamptz := lane_clock();
     v_wanted boolean;
+    v_rev bigint;
 begin
     if v.id is null then
         return 'zombie';
@@ -1284,8 +1314,9 @@ begin
         return 'late';
     end if;
     if v.kind = 'out' then
-        -- Not locked: whoever deletes it after this comes too late to hold it back.
-        select m.deleted_at is null and m.seq <@ c.path into v_wanted
+        -- Not locked: whoever deletes or edits it after this comes too late.
+        select m.deleted_at is null and m.seq <@ c.path, coalesce(m.changed_rev, m.rev)
+        into v_wanted, v_rev
         from conversations c join messages m on m.conversation_id = c.id and m.seq = p_seq
         where c.id = p_conversation_id;
         if v_wanted is not true then
@@ -1298,6 +1329,9 @@ begin
             update lanes l set head_seq = p_seq + 1, tries = 0
             where l.conversation_id = p_conversation_id and l.id = p_lane_id;
             return 'skip';
+        end if;
+        if v_rev <> p_rev then
+            return 'late';
         end if;
     end if;
     insert into attempts (conversation_id, lane_id, seq, fence, token, intended_at)
@@ -2951,7 +2985,7 @@ end $$;
 create function done_and_next_v1(
     p_conversation_id uuid, p_lane_id uuid, p_token uuid, p_seq bigint, p_outcome text,
     p_detail text, p_external_id text, p_endpoint_id uuid, p_lease interval, p_next bigint,
-    p_margin interval
+    p_margin interval, p_next_rev bigint default null
 ) returns text
 language plpgsql as $$
 declare
@@ -2977,7 +3011,7 @@ begin
         where e.id = p_endpoint_id and (e.paused_at is not null or e.disabled_at is not null)) then
         return 'late';
     end if;
-    return intend_v1(p_conversation_id, p_lane_id, p_token, p_next, p_margin);
+    return intend_v1(p_conversation_id, p_lane_id, p_token, p_next, p_margin, p_next_rev);
 end $$;
 
 -- Promise: what done_and_next_v1 does, or intend_v1 where nothing is done yet (no seq), for many lanes in
@@ -2995,7 +3029,7 @@ end $$;
 create function settle_v1(
     p_conversation_ids uuid[], p_lane_ids uuid[], p_tokens uuid[], p_seqs bigint[],
     p_outcomes text[], p_details text[], p_external_ids text[], p_endpoint_ids uuid[],
-    p_keeps boolean[], p_nexts bigint[], p_lease interval, p_margin interval
+    p_keeps boolean[], p_nexts bigint[], p_next_revs bigint[], p_lease interval, p_margin interval
 ) returns table (answer text)
 language plpgsql rows 50 as $$
 declare
@@ -3029,10 +3063,10 @@ begin
                 end as due_then
             from unnest(
                 p_conversation_ids, p_lane_ids, p_tokens, p_seqs, p_outcomes, p_details,
-                p_external_ids, p_endpoint_ids, p_keeps, p_nexts
+                p_external_ids, p_endpoint_ids, p_keeps, p_nexts, p_next_revs
             ) with ordinality as a (
                 conversation_id, id, token, seq, outcome, detail, external_id, endpoint_id, keep,
-                next, n
+                next, next_rev, n
             )
             left join lateral (
                 select x.*, x.ctid as at from lanes x
@@ -3056,13 +3090,14 @@ begin
                         select from endpoints e
                         where e.id = q.endpoint_id
                           and (e.paused_at is not null or e.disabled_at is not null)) then 'late'
-                    -- Not locked: whoever deletes it after this comes too late to hold it back.
-                    when exists (
-                        select from conversations c
+                    -- Not locked: whoever deletes or edits it after this comes too late.
+                    else coalesce((
+                        select case when coalesce(m.changed_rev, m.rev) <> q.next_rev
+                                    then 'late' else 'go' end
+                        from conversations c
                         join messages m on m.conversation_id = c.id and m.seq = q.next
                         where c.id = q.conversation_id and m.deleted_at is null
-                          and m.seq <@ c.path) then 'go'
-                    else 'skip'
+                          and m.seq <@ c.path), 'skip')
                 end as word
             from asked q
         ), settled as (

@@ -25,8 +25,10 @@ where e.id = $3 and e.deleted_at is null;
 -- name: outgoing_messages
 -- The next messages of a lane for its endpoint: on the active path, not deleted, by who may speak, and
 -- said lately.  unsure: of the last try of it nobody knows what came of it; one that ended so, and of
--- which a person said that it is to be tried again ($7 tries since then: none), is tried.
-select m.seq, m.id, message_json(m, null) as body, coalesce(last.unsure, false) as unsure
+-- which a person said that it is to be tried again ($7 tries since then: none), is tried.  rev: of
+-- which state of it body tells.
+select m.seq, m.id, coalesce(m.changed_rev, m.rev) as rev, message_json(m, null) as body,
+    coalesce(last.unsure, false) as unsure
 from messages m
 join conversations c on c.id = m.conversation_id
 left join lateral (

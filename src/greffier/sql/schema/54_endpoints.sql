@@ -511,7 +511,7 @@ end $$;
 create function done_and_next_v1(
     p_conversation_id uuid, p_lane_id uuid, p_token uuid, p_seq bigint, p_outcome text,
     p_detail text, p_external_id text, p_endpoint_id uuid, p_lease interval, p_next bigint,
-    p_margin interval
+    p_margin interval, p_next_rev bigint default null
 ) returns text
 language plpgsql as $$
 declare
@@ -537,7 +537,7 @@ begin
         where e.id = p_endpoint_id and (e.paused_at is not null or e.disabled_at is not null)) then
         return 'late';
     end if;
-    return intend_v1(p_conversation_id, p_lane_id, p_token, p_next, p_margin);
+    return intend_v1(p_conversation_id, p_lane_id, p_token, p_next, p_margin, p_next_rev);
 end $$;
 
 -- Promise: what done_and_next_v1 does, or intend_v1 where nothing is done yet (no seq), for many lanes in
@@ -555,7 +555,7 @@ end $$;
 create function settle_v1(
     p_conversation_ids uuid[], p_lane_ids uuid[], p_tokens uuid[], p_seqs bigint[],
     p_outcomes text[], p_details text[], p_external_ids text[], p_endpoint_ids uuid[],
-    p_keeps boolean[], p_nexts bigint[], p_lease interval, p_margin interval
+    p_keeps boolean[], p_nexts bigint[], p_next_revs bigint[], p_lease interval, p_margin interval
 ) returns table (answer text)
 language plpgsql rows 50 as $$
 declare
@@ -589,10 +589,10 @@ begin
                 end as due_then
             from unnest(
                 p_conversation_ids, p_lane_ids, p_tokens, p_seqs, p_outcomes, p_details,
-                p_external_ids, p_endpoint_ids, p_keeps, p_nexts
+                p_external_ids, p_endpoint_ids, p_keeps, p_nexts, p_next_revs
             ) with ordinality as a (
                 conversation_id, id, token, seq, outcome, detail, external_id, endpoint_id, keep,
-                next, n
+                next, next_rev, n
             )
             left join lateral (
                 select x.*, x.ctid as at from lanes x
@@ -616,13 +616,14 @@ begin
                         select from endpoints e
                         where e.id = q.endpoint_id
                           and (e.paused_at is not null or e.disabled_at is not null)) then 'late'
-                    -- Not locked: whoever deletes it after this comes too late to hold it back.
-                    when exists (
-                        select from conversations c
+                    -- Not locked: whoever deletes or edits it after this comes too late.
+                    else coalesce((
+                        select case when coalesce(m.changed_rev, m.rev) <> q.next_rev
+                                    then 'late' else 'go' end
+                        from conversations c
                         join messages m on m.conversation_id = c.id and m.seq = q.next
                         where c.id = q.conversation_id and m.deleted_at is null
-                          and m.seq <@ c.path) then 'go'
-                    else 'skip'
+                          and m.seq <@ c.path), 'skip')
                 end as word
             from asked q
         ), settled as (
