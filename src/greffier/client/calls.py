@@ -18,6 +18,7 @@ from greffier.change.feedback import Feedback
 from greffier.change.people import Invited
 from greffier.client.http import Wire
 from greffier.client.wire import Change
+from greffier.library.given import converted
 from greffier.model.conversation import (
     Conversation,
     ConversationPatch,
@@ -157,20 +158,27 @@ class Conversations:
         self,
         conversation_id: UUID | str,
         *,
+        if_rev: int | None = None,
         title: str | msgspec.UnsetType | None = UNSET,
         metadata: Mapping[str, Any] | msgspec.UnsetType = UNSET,
         history_limit: int | msgspec.UnsetType = UNSET,
         archived: bool | msgspec.UnsetType = UNSET,
         actor: str | None = None,
     ) -> Conversation:
-        """Change what may change, in one rev; what is not given stays."""
+        """Change what may change, in one rev; what is not given stays.
+
+        Raises:
+            Stale: It is no longer at ``if_rev``.
+        """
         change = ConversationPatch(
             title=title,
             metadata=metadata if isinstance(metadata, msgspec.UnsetType) else dict(metadata),
             history_limit=history_limit,
             archived=archived,
         )
-        body = await self._wire.write("PATCH", path(conversation_id), change, actor=actor)
+        where = path(conversation_id)
+        unchanged = await self._wire.unchanged(where, Conversation, "rev", if_rev, actor=actor)
+        body = await self._wire.write("PATCH", where, change, headers=unchanged, actor=actor)
         return msgspec.json.decode(body, type=Conversation)
 
     async def archive(
@@ -325,9 +333,9 @@ class Messages:
         content: str | None = None,
         actor: str | None = None,
         id: UUID | str | None = None,  # noqa: A002 - the contract's name
-        parts: Sequence[Mapping[str, Any]] | None = None,
         metadata: Mapping[str, Any] | None = None,
-        tool_calls: Sequence[ToolCall] | None = None,
+        parts: Sequence[Mapping[str, Any]] | None = None,
+        tool_calls: Sequence[ToolCall | Mapping[str, Any]] | None = None,
         tool_call_id: str | None = None,
         name: str | None = None,
         reasoning: str | None = None,
@@ -341,12 +349,12 @@ class Messages:
             id=None if id is None else as_id(id),
             role=role,
             content=content,
+            metadata=None if metadata is None else dict(metadata),
             parts=None if parts is None else [dict(part) for part in parts],
-            tool_calls=None if tool_calls is None else list(tool_calls),
+            tool_calls=None if tool_calls is None else converted(tool_calls, list[ToolCall]),
             tool_call_id=tool_call_id,
             name=name,
             reasoning=reasoning,
-            metadata=None if metadata is None else dict(metadata),
             said_at=said_at,
         )
         return (await self.put(conversation_id, draft, actor=actor)).message
@@ -359,11 +367,16 @@ class Messages:
         return msgspec.json.decode(body, type=Stored)
 
     async def append_many(
-        self, conversation_id: UUID | str, messages: Sequence[Draft], *, actor: str | None = None
+        self,
+        conversation_id: UUID | str,
+        messages: Sequence[Draft | Mapping[str, Any]],
+        *,
+        actor: str | None = None,
     ) -> list[Message]:
         """Append several messages, all or none, as one rev; ids already there are returned."""
+        drafts = [one if isinstance(one, Draft) else converted(one, Draft) for one in messages]
         body = await self._wire.write(
-            "POST", path(conversation_id, "messages"), {"messages": list(messages)}, actor=actor
+            "POST", path(conversation_id, "messages"), {"messages": drafts}, actor=actor
         )
         return msgspec.json.decode(body, type=StoredMany).messages
 
@@ -410,11 +423,24 @@ class Messages:
         return found
 
     async def edit(
-        self, conversation_id: UUID | str, seq: int, content: str, *, actor: str | None = None
+        self,
+        conversation_id: UUID | str,
+        seq: int,
+        content: str,
+        *,
+        if_rev: int | None = None,
+        actor: str | None = None,
     ) -> Message:
-        """Give a message a new text; the earlier one stays among its versions."""
+        """Give a message a new text; the earlier one stays among its versions.
+
+        Raises:
+            Stale: It is no longer at ``if_rev``.
+        """
         where = path(conversation_id, "messages", seq)
-        body = await self._wire.write("PATCH", where, {"content": content}, actor=actor)
+        unchanged = await self._wire.unchanged(where, Message, "rev", if_rev, actor=actor)
+        body = await self._wire.write(
+            "PATCH", where, {"content": content}, headers=unchanged, actor=actor
+        )
         return msgspec.json.decode(body, type=Message)
 
     async def delete(

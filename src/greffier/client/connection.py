@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
@@ -15,13 +17,20 @@ from greffier.client.agents import Agents, Runs
 from greffier.client.board import Board
 from greffier.client.calls import Conversations, Messages, path
 from greffier.client.http import Wire
+from greffier.client.keeping import Endpoints, Sources
+from greffier.client.keys import Keys
 from greffier.client.live import Live, Via, server_sent
+from greffier.client.ops import Ops
 from greffier.client.view import View
 from greffier.client.wire import Change
 from greffier.model.ids import uuid7
 from greffier.model.message import Message
 from greffier.model.page import Context
-from greffier.model.usage import Usage
+from greffier.model.source import Incoming, Received
+from greffier.model.usage import Quota, Usage
+
+#: What something may cost is a number on the wire.
+_numbers = msgspec.json.Encoder(decimal_format="number").encode
 
 
 class _Said(msgspec.Struct, frozen=True):
@@ -38,6 +47,10 @@ class Client:
         self.messages = Messages(wire)
         self.agents = Agents(wire)
         self.runs = Runs(wire)
+        self.endpoints = Endpoints(wire)
+        self.sources = Sources(wire)
+        self.keys = Keys(wire)
+        self.ops = Ops(wire)
 
     async def context(
         self,
@@ -116,9 +129,69 @@ class Client:
         if user is None or await self.wire.me() in (None, user):
             found: Usage = await self.wire.get("/v1/me/usage", Usage, actor=user, month=month)
         else:
-            where = f"/v1/users/{quote(user, safe='')}/usage"
-            found = await self.wire.get(where, Usage, month=month)
+            found = await self.wire.get(_user(user, "usage"), Usage, month=month)
         return found
+
+    async def quota(self, user: str) -> Quota:
+        """Say what a user may spend in a month, as an admin."""
+        found: Quota = await self.wire.get(_user(user, "quota"), Quota)
+        return found
+
+    async def set_quota(
+        self,
+        user: str,
+        *,
+        tokens_per_month: int | None = None,
+        cost_per_month: Decimal | float | None = None,
+    ) -> Quota:
+        """Replace what a user may spend in a month, as an admin; None is no limit.
+
+        Args:
+            user: Whose.
+            tokens_per_month: Input and output together.
+            cost_per_month: In the currency of the server's settings.
+        """
+        # A float means the decimal it is written as, as in the library.
+        cost = None if cost_per_month is None else Decimal(str(cost_per_month))
+        asked = _numbers(Quota(tokens_per_month=tokens_per_month, cost_per_month=cost))
+        body = await self.wire.write("PUT", _user(user, "quota"), msgspec.Raw(asked))
+        return msgspec.json.decode(body, type=Quota)
+
+    async def receive(
+        self,
+        source_id: UUID | str,
+        *,
+        external_id: str,
+        contact: str,
+        content: str,
+        secret: str,
+        contact_name: str | None = None,
+        subject: str | None = None,
+        said_at: datetime | None = None,
+    ) -> Received:
+        """Put a message from outside on record, once for its external id, and let it be answered.
+
+        After ``Unanswered`` it may be on record or not: bring it again under the same external id.
+
+        Args:
+            source_id: By which source.
+            external_id: What the message is called out there.
+            contact: Who wrote it, there.
+            content: What they wrote.
+            secret: The source's (``whsec_…``), with which it is signed: the token does not count.
+            contact_name: How they are called there.
+            subject: What it is about.
+            said_at: When it was said, if that is not now.
+        """
+        incoming = Incoming(
+            contact=contact,
+            contact_name=contact_name,
+            external_id=external_id,
+            subject=subject,
+            content=content,
+            said_at=said_at,
+        )
+        return await self.sources.receive(source_id, incoming, secret=secret)
 
     async def say(
         self,
@@ -158,6 +231,10 @@ class Client:
         )
         async with _beside(view.run()):
             yield view
+
+
+def _user(user: str, what: str) -> str:
+    return f"/v1/users/{quote(user, safe='')}/{what}"
 
 
 @contextlib.asynccontextmanager

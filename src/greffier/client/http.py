@@ -10,7 +10,7 @@ from typing import Any, Self
 import httpx2
 import msgspec
 
-from greffier.errors import CODES, Error, Invalid, Problem, Unavailable
+from greffier.errors import CODES, Error, Invalid, Problem, Stale, Unavailable
 
 #: Seconds for a connection, and for an answer to begin.
 CONNECT, ANSWER = 10.0, 30.0
@@ -88,9 +88,38 @@ class Wire:
         headers = await self._acting(actor)
         if self.position is not None:
             headers["greffier-position"] = self.position
-        return msgspec.json.decode(
-            await self._call("GET", path, None, params=params, headers=headers), type=form
-        )
+        answer = await self._call("GET", path, None, params=params, headers=headers)
+        return msgspec.json.decode(answer.content, type=form)
+
+    async def unchanged(
+        self, path: str, form: Any, field: str, wanted: int | None, *, actor: str | None = None
+    ) -> dict[str, str]:
+        """Give the headers with which a write passes only over the state that its caller has seen.
+
+        What is there is read for its ETag, whose inside is the server's: between this and the
+        write nothing is promised, and If-Match refuses what came between.
+
+        Args:
+            path: What is to be changed.
+            form: Its type.
+            field: Which of its numbers counts its changes.
+            wanted: The number the caller has seen; None is any.
+            actor: For whom.
+
+        Raises:
+            Stale: It is no longer at that.
+            Error: Another refusal, by its code.
+            Unanswered: No answer came.
+        """
+        if wanted is None:
+            return {}
+        headers = await self._acting(actor)
+        if self.position is not None:
+            headers["greffier-position"] = self.position
+        answer = await self._call("GET", path, None, params={}, headers=headers)
+        if getattr(msgspec.json.decode(answer.content, type=form), field) != wanted:
+            raise Stale
+        return {"if-match": answer.headers["etag"]}
 
     async def write(
         self,
@@ -113,7 +142,7 @@ class Wire:
         params = {k: _text(v) for k, v in query.items() if v is not None}
         content = None if body is None else _encode(body)
         said = {**(headers or {}), **await self._acting(actor)}
-        return await self._call(method, path, content, params=params, headers=said)
+        return (await self._call(method, path, content, params=params, headers=said)).content
 
     @contextlib.asynccontextmanager
     async def stream(
@@ -160,7 +189,7 @@ class Wire:
         """Say whom the token names; a service is nobody, None."""
         if self._me is None:
             found = await self._call("GET", "/v1/me", None, params={}, headers={})
-            self._me = msgspec.json.decode(found, type=_Me)
+            self._me = msgspec.json.decode(found.content, type=_Me)
         return self._me.id
 
     async def _acting(self, actor: str | None) -> dict[str, str]:
@@ -175,7 +204,7 @@ class Wire:
         *,
         params: dict[str, str],
         headers: dict[str, str],
-    ) -> bytes:
+    ) -> httpx2.Response:
         if content is not None:
             headers["content-type"] = "application/json"
         try:
@@ -188,7 +217,7 @@ class Wire:
             self.position = position
         if not answer.is_success:
             raise refusal(answer.status_code, answer.headers, answer.content)
-        return answer.content
+        return answer
 
 
 def _raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

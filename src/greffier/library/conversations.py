@@ -25,6 +25,8 @@ from greffier.model.conversation import (
 )
 from greffier.model.ids import as_id
 from greffier.model.page import ConversationList
+from greffier.publish.told import Change
+from greffier.read import changes as changes_read
 from greffier.read import conversations as conversation_reads
 from greffier.read import export as export_read
 from greffier.read import history as history_reads
@@ -36,6 +38,7 @@ from greffier.read.stats import Stats
 from greffier.store.database import Database
 
 _conversation = msgspec.json.Decoder(Conversation).decode
+_change = msgspec.json.Decoder(Change).decode
 UNSET = msgspec.UNSET
 
 
@@ -238,6 +241,24 @@ class Conversations:
         """Give one's feedback, 1 or -1, on a message or (without ``seq``) on the conversation."""
         found = as_id(conversation_id)
         return await feedback_verbs.rate(self._database, found, seq, user, rating, comment)
+
+    async def changes(
+        self,
+        conversation_id: UUID | str,
+        *,
+        since: int,
+        epoch: str | None = None,
+        actor: str | None = None,
+    ) -> Change:
+        """Ask what changed since a rev; with ``next`` there is more after its ``rev``.
+
+        Raises:
+            Invalid, NotFound, Gone, Unavailable: See the errors.
+        """
+        found = await changes_read.changes(
+            self._database, as_id(conversation_id), actor, since, epoch=epoch
+        )
+        return _change(found.body())
 
     async def stats(self, conversation_id: UUID | str, *, actor: str | None = None) -> Stats:
         """Count what was said in it."""

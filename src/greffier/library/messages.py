@@ -127,10 +127,17 @@ class Messages:
         return await self._page(conversation_id, page_reads.Where(limit, before=seq), actor)
 
     async def after(
-        self, conversation_id: UUID | str, seq: int, *, limit: int = 15, actor: str | None = None
+        self,
+        conversation_id: UUID | str,
+        seq: int,
+        *,
+        limit: int = 15,
+        superseded: bool = False,
+        actor: str | None = None,
     ) -> Page:
-        """Read the page after a message."""
-        return await self._page(conversation_id, page_reads.Where(limit, after=seq), actor)
+        """Read the page after a message; with ``superseded`` of the whole record."""
+        where = page_reads.Where(limit, after=seq, superseded=superseded)
+        return await self._page(conversation_id, where, actor)
 
     async def around(
         self, conversation_id: UUID | str, seq: int, *, limit: int = 15, actor: str | None = None

@@ -91,6 +91,41 @@ class Unlockable(msgspec.Struct, frozen=True, kw_only=True):
     lane: Lane
 
 
+class LaneList(msgspec.Struct, frozen=True, kw_only=True):
+    """Some of the lanes; ``next_cursor`` is null when nothing follows."""
+
+    data: list[Lane]
+    next_cursor: str | None
+
+
+class AttemptList(msgspec.Struct, frozen=True, kw_only=True):
+    """Some lines of the journal, newest first; ``next_cursor`` is null when nothing follows."""
+
+    data: list[Attempt]
+    next_cursor: str | None
+
+
+class Unlock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How: ``force`` also when the tries are used up, ``steal`` also when somebody works on it."""
+
+    force: bool = False
+    steal: bool = False
+
+
+class Operated(msgspec.Struct, frozen=True, kw_only=True):
+    """What was done to a lane, and how it stands now.
+
+    ``changed`` is false when there was nothing to do, or somebody works on it. After an unlock
+    ``was`` says what it was: ``expired``, ``parked`` or ``stolen``; after a skip ``skipped_seq`` is
+    what was given up.
+    """
+
+    changed: bool
+    was: Literal["expired", "parked", "stolen"] | None = None
+    skipped_seq: int | None = None
+    lane: Lane
+
+
 class LaneCount(msgspec.Struct, frozen=True):
     """How many lanes of a kind stand somewhere."""
 

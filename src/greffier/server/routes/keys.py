@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -12,28 +11,13 @@ from msgspec import Meta
 from greffier import access
 from greffier.change import keys as verbs
 from greffier.errors import Forbidden, NotFound, UnsupportedMediaType
-from greffier.model.key import ApiKey, Scope
+from greffier.model.key import ApiKey, MadeKey, NewKey
 from greffier.model.wire import rfc3339
 from greffier.read import keys as reads
 from greffier.server.answers import Answer, encoded, no_content
 from greffier.server.call import Call
 from greffier.server.routes.lists import Listed
 from greffier.server.table import Route
-
-
-class NewKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A key as it is asked for; ``user_id`` is whom a key of scope ``user`` acts as."""
-
-    scope: Scope
-    name: str
-    user_id: str | None = None
-    expires_at: datetime | None = None
-
-
-class MadeKey(ApiKey, frozen=True, kw_only=True):
-    """A new key; ``key`` is the key itself, which is shown this once."""
-
-    key: str
 
 
 async def create_key(call: Call) -> Answer:

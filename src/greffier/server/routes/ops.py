@@ -6,7 +6,7 @@ endpoint points.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -15,7 +15,17 @@ from greffier import access
 from greffier.deliver import operate
 from greffier.errors import Forbidden, Invalid, NotFound, UnsupportedMediaType
 from greffier.model.ids import parse_uuid
-from greffier.model.queue import Alert, Attempt, Diagnosis, Kind, Lane, LaneState, shown
+from greffier.model.queue import (
+    Alert,
+    Attempt,
+    Diagnosis,
+    Kind,
+    Lane,
+    LaneState,
+    Operated,
+    Unlock,
+    shown,
+)
 from greffier.read import queue
 from greffier.server.answers import Answer, encoded
 from greffier.server.call import Call
@@ -46,27 +56,6 @@ class AttemptsQuery(msgspec.Struct, frozen=True):
     lane_id: Annotated[str, Meta(extra_json_schema={"format": "uuid"})] | None = None
     limit: _Limit = 20
     cursor: str | None = None
-
-
-class Unlock(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How: ``force`` also when the tries are used up, ``steal`` also when somebody works on it."""
-
-    force: bool = False
-    steal: bool = False
-
-
-class Operated(msgspec.Struct, frozen=True, kw_only=True):
-    """What was done to a lane, and how it stands now.
-
-    ``changed`` is false when there was nothing to do, or somebody works on it. After an unlock
-    ``was`` says what it was: ``expired``, ``parked`` or ``stolen``; after a skip ``skipped_seq`` is
-    what was given up.
-    """
-
-    changed: bool
-    was: Literal["expired", "parked", "stolen"] | None = None
-    skipped_seq: int | None = None
-    lane: Lane
 
 
 async def get_queue(call: Call) -> Answer:
