@@ -6,6 +6,7 @@ A bus carries wake-ups, never truth: they may be lost, doubled, late and out of 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 from uuid import UUID
@@ -97,18 +98,19 @@ class PostgresBus:
         loop = asyncio.get_running_loop()
         told = -self.GATHER
         many = False
-        while True:
-            await self._something.wait()
-            # Not a wait for anything: under load it lets many commits share one statement.  Where
-            # one word at a time is said none waits: those 5 ms were most of what reaching another
-            # process took.
-            if many and (pause := told + self.GATHER - loop.time()) > 0:
-                await asyncio.sleep(pause)
-            told = loop.time()
-            self._something.clear()
-            waiting, self._waiting = list(self._waiting.values()), {}
-            many = len(waiting) > 1
-            await self._channel.notify([_word(wake) for wake in waiting])
+        with contextlib.closing(self._channel):
+            while True:
+                await self._something.wait()
+                # Not a wait for anything: under load it lets many commits share one statement.
+                # Where one word at a time is said none waits: those 5 ms were most of what
+                # reaching another process took.
+                if many and (pause := told + self.GATHER - loop.time()) > 0:
+                    await asyncio.sleep(pause)
+                told = loop.time()
+                self._something.clear()
+                waiting, self._waiting = list(self._waiting.values()), {}
+                many = len(waiting) > 1
+                await self._channel.notify([_word(wake) for wake in waiting])
 
 
 def _word(wake: Wake) -> str:

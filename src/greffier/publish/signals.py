@@ -160,11 +160,12 @@ class Signals:
         self._changed({user for user in gone if not self.online(user)})
 
     async def _speak(self, channel: Channel) -> None:
-        while True:
-            await self._something.wait()
-            self._something.clear()
-            words, self._say = self._say, []
-            await channel.notify(words)
+        with contextlib.closing(channel):
+            while True:
+                await self._something.wait()
+                self._something.clear()
+                words, self._say = self._say, []
+                await channel.notify(words)
 
     def _tell(self, word: str) -> None:
         if self._channel is not None:
