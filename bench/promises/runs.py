@@ -233,7 +233,7 @@ async def _speaking(live: Connection, talk: UUID, tokens: int) -> _Run:
         words = [TOKENS[n % len(TOKENS)] for n in range(known, min(known + _BATCH, tokens))]
         last = await live.fetchval(
             "select last_event from say_in_runs_v1(array[$1::uuid], array[$2::uuid],"
-            " array[$3::uuid], array[$4::bigint], array[0], array[$5::integer], $6, $7, '1 hour')",
+            " array[$3::uuid], array[$4::bigint], array[$5::integer], $6, $7, '1 hour')",
             talk, run_id, token, known + 1, len(words), ["content.delta"] * len(words), words,
         )  # fmt: skip
         assert last == known + 1 + len(words)

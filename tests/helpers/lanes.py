@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -287,17 +288,19 @@ class Hand:
         run: UUID,
         *events: tuple[str, str],
         known: int | None = None,
-        calls: int | None = None,
+        spent: str | None = None,
         lease: float = 30,
     ) -> int | None:
-        """Say events in a run; the id of the last that is stored."""
+        """Say events in a run, and what questions took (or all did); the last id that is stored."""
         row = await self.run(claim.lane.talk, run)
+        took = [body for event, body in events if event == "usage"]
+        words = [one for one in events if one[0] != "usage"]
+        if spent or took:
+            words.append(("usage", spent or account(row, *took)))
         (said,) = await self.rows(
             "say_in_runs_v1", [claim.lane.talk], [run], [claim.token],
-            [row["last_event"] if known is None else known],
-            [row["calls"] if calls is None else calls], [len(events)],
-            [event for event, _ in events], [body for _, body in events],
-            timedelta(seconds=lease),
+            [row["last_event"] if known is None else known], [len(words)],
+            [event for event, _ in words], [body for _, body in words], timedelta(seconds=lease),
         )  # fmt: skip
         last: int | None = said["last_event"]
         return last
@@ -371,6 +374,17 @@ def text(words: str) -> tuple[str, str]:
 def thought(words: str) -> tuple[str, str]:
     """Words of its reasoning."""
     return "reasoning.delta", words
+
+
+def account(row: Mapping[str, Any], *took: str) -> str:
+    """What a run took with some questions more, in all."""
+    more = [json.loads(one, parse_float=Decimal) for one in took]
+    counts = ("input_tokens", "output_tokens", "cached_tokens")
+    whole: dict[str, Any] = {
+        name: row[name] + sum(one.get(name, 0) for one in more) for name in counts
+    }
+    cost = row["cost"] + sum(Decimal(one["cost"]) for one in more)
+    return json.dumps({"calls": row["calls"] + len(more), **whole, "cost": str(cost)})
 
 
 def usage(input_tokens: int = 10, output_tokens: int = 5, cost: str = "0.25") -> tuple[str, str]:

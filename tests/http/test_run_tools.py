@@ -436,6 +436,33 @@ async def test_the_ledger_is_what_the_provider_counted(work: Working, eve: Perso
         "select count(*), sum(calls), sum(input_tokens), sum(output_tokens), sum(cached_tokens),"
         " sum(cost) from greffier.usage where user_id = $1", eve.id,
     )  # fmt: skip
-    assert rows == [(6, 5, sent, said, cached, cost)]
+    assert rows == [(6, 6, sent, said, cached, cost)]
     mine = expect(await eve.http.get("/v1/me/usage"), 200)
     assert json.dumps(mine).count(str(said)) >= 1
+
+
+async def test_what_was_told_before_the_end_is_paid_for(work: Working, eve: Person) -> None:
+    """Some services count as they go: a run that is cut short has on the ledger what they said."""
+    agent = await work.agent(tools=[spec("weather")])
+    work.tools.register(Tool.of(_weather, "weather"))
+    work.provider.say(LYON)
+    work.provider.play(
+        delta(role="assistant", content="Il "), chunk(usage={**USAGE, "completion_tokens": 1}),
+        "fait", chunk(usage={**USAGE, "completion_tokens": 2}), pause(),
+    )  # fmt: skip
+    talk = await work.talk(eve, agent)
+    async with work.run(eve, talk, ASK) as stream:
+        run_id = (await stream.until("run.started")).data["run_id"]
+        so_far = "select input_tokens, output_tokens from greffier.runs where ended_at is null"
+        while await work.fetch(so_far) != [(22, 9)]:
+            pass
+        await eve.http.post(f"/v1/runs/{run_id}/cancel")
+        await stream.rest()
+
+    assert await work.fetch(
+        "select calls, input_tokens, output_tokens from greffier.usage where run_id = $1", run_id
+    ) == [(2, 22, 9)]  # fmt: skip
+
+
+async def _weather(city: str) -> str:
+    return city

@@ -216,7 +216,7 @@ async def test_a_word_costs_the_same_at_the_end_of_a_long_answer(hand: Hand) -> 
         pages, _ = await cost(
             hand,
             f"select * from say_in_runs_v1('{{{talk}}}', '{{{run}}}', '{{{claim.token}}}', "
-            f"'{{{row['last_event']}}}', '{{0}}', '{{1}}', '{{content.delta}}', '{{x}}', '30 s')",
+            f"'{{{row['last_event']}}}', '{{1}}', '{{content.delta}}', '{{x}}', '30 s')",
         )
         costs.append(pages)
     # A level or two more of the index of what was said.

@@ -462,7 +462,7 @@ async def test_what_is_said_while_a_run_is_taken_back_is_not_stored(
     await works.speak(claim, run, text("Once"))
     async with first.open():
         await VERBS[how](ends, Scene(talk, run, claim))
-        waiting = await second.waits(works.speak(claim, run, text(" upon"), known=2, calls=0))
+        waiting = await second.waits(works.speak(claim, run, text(" upon"), known=2))
     assert await waiting is None
     assert await works.live.fetchval("select count(*) from run_events") == 0
     contents = [m["content"] for m in await works.messages(talk)]

@@ -259,10 +259,16 @@ async def test_what_is_said_is_numbered_in_the_run(hand: Hand) -> None:
 async def test_what_is_said_twice_is_stored_once(hand: Hand) -> None:
     """The answer to a batch may be lost; it is known by what its holder knew."""
     claim, run = await hand.running()
-    batch = [text("Hel"), usage(), text("lo")]
-    assert [await hand.speak(claim, run, *batch, known=1, calls=0) for _ in range(2)] == [3, 3]
-    assert [await hand.speak(claim, run, usage(), known=3, calls=1) for _ in range(2)] == [3, 3]
-    assert await hand.speak(claim, run, text("!"), known=7, calls=2) is None
+    batch = [text("Hel"), text("lo")]
+    first, second = [
+        f'{{"calls":{n},"input_tokens":{10 * n},"output_tokens":0,"cached_tokens":0,"cost":0}}'
+        for n in (1, 2)
+    ]
+    for _ in range(2):
+        assert await hand.speak(claim, run, *batch, known=1, spent=first) == 3
+    for _ in range(2):
+        assert await hand.speak(claim, run, known=3, spent=second) == 3
+    assert await hand.speak(claim, run, text("!"), known=7) is None
     await hand.finish(claim, run)
     row = await hand.run(claim.lane.talk, run)
     assert (row["calls"], row["input_tokens"]) == (2, 20)

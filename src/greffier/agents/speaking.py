@@ -112,6 +112,10 @@ class Speaking:
         self._agent = agent
         self._asked_by = asked_by
         self._text = 0
+        # What it took in all: of the questions that are answered, and then of the present one too.
+        self._asked = 0
+        self._spent, self._cost = Used(0, 0, 0), Decimal(0)
+        self._used: Used | None = None
         # A model may name what it was never offered; that is nobody's to call but the client's.
         self._offered = frozenset(tool.function.name for tool in agent.tools)
         self._urls = {tool.function.name: tool.url for tool in agent.tools if tool.url}
@@ -149,43 +153,60 @@ class Speaking:
     async def _ask(self, provider: Provider, messages: Sequence[dict[str, Any]]) -> _Answer:
         voice = self._voice
         said = _Answer()
-        used: Used | None = None
+        self._close()
+        self._asked += 1
+        voice.took(self._account, told=False)
         ask = Ask(
             self._agent.model, self._agent.instructions, messages, self._specs, self._agent.params
         )
-        try:
-            async with aclosing(provider.answer(ask)) as pieces:
-                async for piece in pieces:
-                    match piece:
-                        case Content(text):
-                            said.content.append(text)
-                            self._say("content.delta", text)
-                        case Reasoning(text):
-                            self._say("reasoning.delta", text)
-                        case ToolCall():
-                            said.calls.append(piece)
-                            if len(said.calls) > MOST_CALLS:
-                                raise ProviderError(
-                                    "answer-too-long", f"It called more than {MOST_CALLS} tools."
-                                )
-                            self._say("tool.call", _encoded_call(piece))
-                        case ToolResult(call_id, content):
-                            said.results[call_id] = content
-                            self._say("tool.result", _encoded_result(call_id, content))
-                        case Used():
-                            used = piece
-                        case Finished():
-                            # Nothing comes after it; why it ended decides nothing here.
-                            pass
-                    if voice.crowded or voice.refused:
-                        await voice.room()
-        finally:
-            if used is not None:
-                # Also of a call that failed: it is paid for.
-                used = _believable(used)
-                account = _account(used, self._means.cost(self._agent, used))
-                voice.say("usage", _encode(account).decode())
+        async with aclosing(provider.answer(ask)) as pieces:
+            async for piece in pieces:
+                match piece:
+                    case Content(text):
+                        said.content.append(text)
+                        self._say("content.delta", text)
+                    case Reasoning(text):
+                        self._say("reasoning.delta", text)
+                    case ToolCall():
+                        said.calls.append(piece)
+                        if len(said.calls) > MOST_CALLS:
+                            raise ProviderError(
+                                "answer-too-long", f"It called more than {MOST_CALLS} tools."
+                            )
+                        self._say("tool.call", _encoded_call(piece))
+                    case ToolResult(call_id, content):
+                        said.results[call_id] = content
+                        self._say("tool.result", _encoded_result(call_id, content))
+                    case Used():
+                        # As it comes: what is cut short is paid for too, as far as was told.
+                        self._used = piece
+                        voice.took(self._account, told=True)
+                    case Finished():
+                        # Nothing comes after it; why it ended decides nothing here.
+                        pass
+                if voice.crowded or voice.refused:
+                    await voice.room()
         return said
+
+    def _close(self) -> None:
+        """Add what the question before took to what all took."""
+        if self._used is not None:
+            self._spent += _believable(self._used)
+            self._cost += self._means.cost(self._agent, _believable(self._used))
+            self._used = None
+
+    def _account(self) -> str:
+        """Give what the run took by now."""
+        used = _believable(self._used or Used(0, 0, 0))
+        spent = self._spent + used
+        account = {
+            "calls": self._asked,
+            "input_tokens": spent.input_tokens,
+            "output_tokens": spent.output_tokens,
+            "cached_tokens": spent.cached_tokens,
+            "cost": self._cost + self._means.cost(self._agent, used),
+        }
+        return _encode(account).decode()
 
     def _ours(self, call: ToolCall) -> bool:
         return call.name in self._offered and self._means.answers(call.name, self._urls)
@@ -243,15 +264,6 @@ def _believable(used: Used) -> Used:
         min(used.output_tokens, MOST_TOKENS),
         min(used.cached_tokens, MOST_TOKENS),
     )
-
-
-def _account(used: Used, cost: Decimal) -> dict[str, Any]:
-    return {
-        "input_tokens": used.input_tokens,
-        "output_tokens": used.output_tokens,
-        "cached_tokens": used.cached_tokens,
-        "cost": cost,
-    }
 
 
 def _as_messages(said: _Answer, results: Mapping[str, str]) -> list[dict[str, Any]]:

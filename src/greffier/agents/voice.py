@@ -7,7 +7,6 @@ message will say, whatever is killed when.
 from __future__ import annotations
 
 import asyncio
-import collections
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final
@@ -30,7 +29,7 @@ ALONG = GATHER / 2
 #: Runs in one commit: more would keep somebody's first word waiting.
 TOGETHER = 32
 
-_SAY = "select run_id, last_event from say_in_runs_v1($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+_SAY = "select run_id, last_event from say_in_runs_v1($1, $2, $3, $4, $5, $6, $7, $8)"
 _DELTAS: Final = frozenset({"content.delta", "reasoning.delta"})
 
 #: Told of events that are stored now: of which run, after which event, and the events.
@@ -46,14 +45,17 @@ class Voice:
         self.run_id = run_id
         #: The id of the last event that is stored: run.started is, when a run begins.
         self.last = 1
-        self.calls = 0
-        #: When the last batch was sent, by the loop's clock.
+        #: When words were last sent, by the loop's clock.
         self.sent_at = -GATHER
         self.lost = False
         #: Why the record will not have what was said, when it will not.
         self.refused: Exception | None = None
         self._waiting: list[tuple[str, list[str]]] = []
         self._size = 0
+        # Gives what the run took by now, in all, while the record does not know it; and since when
+        # it does not wait for words any more that it could go along with.
+        self._account: Callable[[], str] | None = None
+        self._accounted_at: float | None = None
         # A batch of which nobody knows whether it is stored: said again as it is, and alone, so
         # that the record can tell that it has it.
         self._unsure: list[tuple[str, str]] = []
@@ -75,10 +77,25 @@ class Voice:
         if first or before < ENOUGH <= self._size:
             self._voices.look(self.due())
 
+    def took(self, account: Callable[[], str], *, told: bool) -> None:
+        """Hear that the run took more; what, in all, is asked for when it is stored.
+
+        Args:
+            account: Gives it as JSON.
+            told: Whether the provider said so, so that it is stored soon also when nothing is said.
+        """
+        if self.refused is not None:
+            return
+        self._account = account
+        if told and self._accounted_at is None:
+            self._accounted_at = asyncio.get_running_loop().time()
+            self._voices.look(self.due())
+
     @property
     def waiting(self) -> bool:
         """Whether something is to be stored, and no batch of ours is under way."""
-        return bool(self._waiting or self._unsure) and not self._sending
+        something = self._waiting or self._unsure or self._accounted_at is not None
+        return bool(something) and not self._sending
 
     @property
     def crowded(self) -> bool:
@@ -87,11 +104,18 @@ class Voice:
 
     def due(self) -> float:
         """Give the time at which what waits is to be stored, by the loop's clock."""
-        return self.sent_at if self._size >= ENOUGH else self.sent_at + GATHER
+        if self._size >= ENOUGH:
+            return self.sent_at
+        if self._waiting or self._unsure or self._accounted_at is None:
+            return self.sent_at + GATHER
+        # Of an account alone nobody waits to hear: a first word goes before it.
+        return self._accounted_at + GATHER
 
     def hurry(self) -> None:
-        """Store what waits now."""
+        """Store what waits now, the account too."""
         self.sent_at = -GATHER
+        if self._account is not None:
+            self._accounted_at = -GATHER
         self._voices.look()
 
     def take(self) -> list[tuple[str, str]]:
@@ -102,6 +126,9 @@ class Voice:
             return taken
         taken = [(event, "".join(bodies)) for event, bodies in self._waiting]
         self._waiting, self._size = [], 0
+        if self._account is not None:
+            taken.append(("usage", self._account()))
+        self._account = self._accounted_at = None
         return taken
 
     def give_back(self, batch: Sequence[tuple[str, str]]) -> None:
@@ -109,7 +136,7 @@ class Voice:
         self._unsure = list(batch)
         self._sending = False
 
-    def stored(self, last: int | None, calls: int) -> None:
+    def stored(self, last: int | None) -> None:
         """Hear that a batch is stored, up to an event; None: we may write no more."""
         self._sending = False
         if last is None:
@@ -117,13 +144,13 @@ class Voice:
             self.held.lose()
         else:
             self.last = last
-            self.calls += calls
         self._progress.set()
 
     def refuse(self, error: Exception) -> None:
         """Hear that the record will not have a batch: no more of this run is stored."""
         self.refused = error
         self._waiting, self._size, self._sending = [], 0, False
+        self._account = self._accounted_at = None
         self._progress.set()
 
     async def room(self) -> None:
@@ -147,7 +174,9 @@ class Voice:
         Raises:
             Lost: The run is no longer ours.
         """
-        while (self._waiting or self._unsure or self._sending) and not self.lost:
+        while (
+            self._waiting or self._unsure or self._sending or self._account is not None
+        ) and not self.lost:
             self._progress.clear()
             self.hurry()
             await self._progress.wait()
@@ -211,9 +240,9 @@ class Voices:
 
     async def _store(self, voices: Sequence[Voice], now: float) -> None:
         batches = [voice.take() for voice in voices]
-        used = [collections.Counter(event for event, _ in batch)["usage"] for batch in batches]
-        for voice in voices:
-            voice.sent_at = now
+        for voice, batch in zip(voices, batches, strict=True):
+            if batch[0][0] != "usage":
+                voice.sent_at = now
         try:
             rows = await self._database.verb(
                 _SAY,
@@ -221,7 +250,6 @@ class Voices:
                 [voice.run_id for voice in voices],
                 [voice.held.claim.token for voice in voices],
                 [voice.last for voice in voices],
-                [voice.calls for voice in voices],
                 [len(batch) for batch in batches],
                 [event for batch in batches for event, _ in batch],
                 [body for batch in batches for _, body in batch],
@@ -243,14 +271,12 @@ class Voices:
                 await self._store([voice], now)
             return
         last = {row["run_id"]: row["last_event"] for row in rows}
-        for voice, batch, calls in zip(voices, batches, used, strict=True):
+        for voice, batch in zip(voices, batches, strict=True):
             before = voice.last
-            voice.stored(last[voice.run_id], calls)
+            voice.stored(last[voice.run_id])
             if not voice.lost:
                 voice.held.written(now)
-                self._told(
-                    voice.held.claim.conversation_id,
-                    voice.run_id,
-                    before,
-                    [one for one in batch if one[0] != "usage"],
-                )
+                said = [one for one in batch if one[0] != "usage"]
+                if said:
+                    conversation_id = voice.held.claim.conversation_id
+                    self._told(conversation_id, voice.run_id, before, said)

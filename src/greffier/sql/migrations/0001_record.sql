@@ -2309,16 +2309,17 @@ begin
 end $$;
 
 -- Promise: for each run its events are stored under its next ids, and its lease lasts five sixths of
---          p_lease from now at least (renewed); or it is not the caller's any more (last_event null), and nothing of it is.  An event
---          'usage' is no event: what its JSON says is added to the run's account.  Said again by the
---          same holder, because the answer was lost on the way, it is stored once.
--- How:     many runs in one commit; p_sizes says how many events each has, p_known and p_calls what
---          the holder knows of last_event and calls.  No conversation is locked: people write on
---          while it answers.
+--          p_lease from now at least (renewed); or it is not the caller's any more (last_event null),
+--          and nothing of it is.  An event 'usage' is no event: its JSON is what the run took by now,
+--          in all.  Said again by the same holder, because the answer was lost on the way, it is
+--          stored once.
+-- How:     many runs in one commit; p_sizes says how many events each has, p_known what the holder
+--          knows of last_event.  An account replaces the one before, so that it may be said again
+--          alone.  No conversation is locked: people write on while it answers.
 -- Locks:   the lanes by id.
 create function say_in_runs_v1(
     p_conversation_ids uuid[], p_run_ids uuid[], p_tokens uuid[], p_known bigint[],
-    p_calls integer[], p_sizes integer[], p_events text[], p_bodies text[], p_lease interval
+    p_sizes integer[], p_events text[], p_bodies text[], p_lease interval
 ) returns table (run_id uuid, last_event bigint)
 language plpgsql rows 10 as $$
 #variable_conflict use_column
@@ -2328,13 +2329,13 @@ declare
     q record;
     r runs;
     v_said integer;
-    u record;
+    v_took json;
 begin
     for q in
         select a.*, lane_id(a.conversation_id, 'run', null) as lane,
             sum(a.size) over (order by a.n) - a.size as skip
-        from unnest(p_conversation_ids, p_run_ids, p_tokens, p_known, p_calls, p_sizes)
-            with ordinality as a (conversation_id, run_id, token, known, calls, size, n)
+        from unnest(p_conversation_ids, p_run_ids, p_tokens, p_known, p_sizes)
+            with ordinality as a (conversation_id, run_id, token, known, size, n)
         order by a.conversation_id, lane
     loop
         l := hold_lane_v1(q.conversation_id, q.lane, q.token);
@@ -2343,32 +2344,26 @@ begin
         if l.id is not null then
             select x.* into r from runs x
             where x.conversation_id = q.conversation_id and x.id = q.run_id;
-            select count(*) as calls,
-                coalesce(sum((x.body ->> 'input_tokens')::bigint), 0) as input,
-                coalesce(sum((x.body ->> 'output_tokens')::bigint), 0) as output,
-                coalesce(sum((x.body ->> 'cached_tokens')::bigint), 0) as cached,
-                coalesce(sum((x.body ->> 'cost')::numeric), 0) as cost
-            into u
-            from (
-                select p_bodies[i.n]::json as body
-                from generate_series(q.skip + 1, q.skip + q.size) as i (n)
-                where p_events[i.n] = 'usage'
-            ) x;
-            v_said := q.size - u.calls;
-            if r.last_event = q.known and r.calls = q.calls then
+            select count(*) filter (where p_events[i.n] <> 'usage'),
+                max(p_bodies[i.n]) filter (where p_events[i.n] = 'usage')
+            into v_said, v_took
+            from generate_series(q.skip + 1, q.skip + q.size) as i (n);
+            if r.last_event = q.known then
                 insert into run_events (conversation_id, run_id, id, event, body)
                 select q.conversation_id, q.run_id, q.known + row_number() over (order by i.n),
                     p_events[i.n], p_bodies[i.n]
                 from generate_series(q.skip + 1, q.skip + q.size) as i (n)
                 where p_events[i.n] <> 'usage';
                 update runs x set
-                    last_event = q.known + v_said, calls = x.calls + u.calls,
-                    input_tokens = x.input_tokens + u.input,
-                    output_tokens = x.output_tokens + u.output,
-                    cached_tokens = x.cached_tokens + u.cached, cost = x.cost + u.cost
+                    last_event = q.known + v_said,
+                    calls = coalesce((v_took ->> 'calls')::integer, x.calls),
+                    input_tokens = coalesce((v_took ->> 'input_tokens')::bigint, x.input_tokens),
+                    output_tokens = coalesce((v_took ->> 'output_tokens')::bigint, x.output_tokens),
+                    cached_tokens = coalesce((v_took ->> 'cached_tokens')::bigint, x.cached_tokens),
+                    cost = coalesce((v_took ->> 'cost')::numeric, x.cost)
                 where x.conversation_id = q.conversation_id and x.id = q.run_id;
                 last_event := q.known + v_said;
-            elsif r.last_event = q.known + v_said and r.calls = q.calls + u.calls then
+            elsif r.last_event = q.known + v_said then
                 last_event := r.last_event;
             end if;
             if l.due_at <> renewed(l.due_at, v_clock, p_lease) then
