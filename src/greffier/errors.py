@@ -39,6 +39,14 @@ class Error(Exception):
         super().__init__(self.detail)
 
 
+class BadRequest(Error):
+    """What was sent is no HTTP request that can be read."""
+
+    code = "bad-request"
+    status = 400
+    title = "Bad request"
+
+
 class Unauthenticated(Error):
     """Say who you are: a valid token is needed."""
 
@@ -98,6 +106,14 @@ class MethodNotAllowed(Error):
     code = "method-not-allowed"
     status = 405
     title = "Method not allowed"
+
+
+class RequestTimeout(Error):
+    """The request did not come whole in time; an id makes it safe to send again."""
+
+    code = "request-timeout"
+    status = 408
+    title = "Request timeout"
 
 
 class IdReused(Error):
@@ -162,6 +178,14 @@ class UnsupportedMediaType(Error):
     code = "unsupported-media-type"
     status = 415
     title = "Unsupported media type"
+
+
+class HeadersTooLarge(Error):
+    """The request's headers are larger than this server accepts."""
+
+    code = "headers-too-large"
+    status = 431
+    title = "Headers too large"
 
 
 class RateLimited(Error):
@@ -236,10 +260,12 @@ SQLSTATES: dict[str, type[Error]] = {
 CODES: dict[str, type[Error]] = {
     kind.code: kind
     for kind in (
+        BadRequest,
         Unauthenticated,
         Forbidden,
         NotFound,
         MethodNotAllowed,
+        RequestTimeout,
         Gone,
         Invalid,
         IdReused,
@@ -252,6 +278,7 @@ CODES: dict[str, type[Error]] = {
         UnsupportedMediaType,
         RateLimited,
         QuotaExceeded,
+        HeadersTooLarge,
         Unavailable,
         Error,
     )

@@ -262,6 +262,13 @@ class Settings(BaseSettings):
     """Let webhooks point into private networks and to this machine, also without TLS. Whoever may
     make an endpoint can then reach whatever this server reaches."""
 
+    client_seconds: float = Field(default=60, gt=0)
+    """Seconds a client may take to send a request, from its first byte to its last, and seconds
+    for which it may take nothing of an answer; then the connection is closed."""
+
+    limit_head: ByteSize = Field(default=ByteSize(32 << 10), ge=1024, le=1 << 20)
+    """Bytes of a request's first line and its headers."""
+
     limit_body: ByteSize = Field(default=ByteSize(1 << 20), ge=1024)
     """Bytes of a request's body."""
 

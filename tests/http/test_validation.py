@@ -172,6 +172,19 @@ async def test_only_json_is_read(ada: Person, media: str | None) -> None:
     refused(answer, 415, "unsupported-media-type")
 
 
+@pytest.mark.parametrize("coding", ["gzip", "br", "x-unknown", "gzip, identity"])
+async def test_a_body_comes_as_it_is(ada: Person, coding: str) -> None:
+    """One that says it is packed is told so, instead of being no JSON."""
+    headers = {"content-type": "application/json", "content-encoding": coding}
+
+    answer = await ada.http.post("/v1/conversations", content=b"{}", headers=headers)
+
+    assert "Content-Encoding" in refused(answer, 415, "unsupported-media-type")["detail"]
+    headers["content-encoding"] = "identity"
+    plain = await ada.http.post("/v1/conversations", content=b"{}", headers=headers)
+    assert plain.status_code == 201
+
+
 @pytest.mark.parametrize(
     "media",
     ["application/json", "Application/JSON; charset=UTF-8", 'application/json;charset="utf-8"'],

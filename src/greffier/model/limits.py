@@ -12,6 +12,7 @@ MIB = 1 << 20
 class Limits:
     """Bounds on what comes in and what goes out, in bytes unless named otherwise."""
 
+    head: int = 32 * KIB
     body: int = 1 * MIB
     content: int = 256 * KIB
     metadata: int = 16 * KIB

@@ -88,6 +88,7 @@ def create_app(
     service = Service(
         database=database,
         limits=limits(settings),
+        client_seconds=settings.client_seconds,
         authenticator=Bearers(keys=keys, secret=authenticator, provider=provider),
         keys=keys,
         buckets=open_buckets(Rate.parse(settings.rate_limit), database.dsn, folder),
@@ -135,6 +136,7 @@ def rules(settings: Settings) -> Rules:
 def limits(settings: Settings) -> Limits:
     """Give the bounds these settings say."""
     return Limits(
+        head=settings.limit_head,
         body=settings.limit_body,
         content=settings.limit_content,
         metadata=settings.limit_metadata,

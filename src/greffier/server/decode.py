@@ -134,6 +134,16 @@ def _is_too_deep(body: bytes) -> bool:
     return False
 
 
+def check_coding(content_encoding: bytes | None) -> None:
+    """Refuse a body that is packed: what it holds unpacked is bounded by nothing.
+
+    Raises:
+        UnsupportedMediaType: It says that it is.
+    """
+    if content_encoding is not None and content_encoding.strip().lower() not in (b"", b"identity"):
+        raise UnsupportedMediaType("A body comes as it is: leave Content-Encoding out.")
+
+
 # -- query strings ---------------------------------------------------------------------------------
 
 _INTEGER = re.compile(r"-?[0-9]{1,19}")

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
-from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+from greffier.server.bounds import Bounded
 
 if TYPE_CHECKING:
     from uvicorn._types import ASGI3Application
+
+    from greffier.server.service import Service
 
 #: Sends an answer whose headers say its length; False when it has to go the ordinary way.
 Whole: TypeAlias = Callable[[int, Sequence[tuple[bytes, bytes]], bytes], bool]
@@ -29,12 +29,19 @@ WHOLE = "greffier.whole"
 _JOINED = 64 << 10
 
 
-class Protocol(HttpToolsProtocol):
+class Protocol(Bounded):
     """One connection."""
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         cycle.scope["state"][WHOLE] = partial(_whole, cycle)
         super()._start_asgi_task(cycle, app)
+
+
+def bounded(service: Service) -> type[Protocol]:
+    """Give a service's protocol, with the bounds of its settings."""
+    made = partial(Protocol, client_seconds=service.client_seconds, limit_head=service.limits.head)
+    # Uvicorn wants a class, and does nothing with it but call it.
+    return cast("type[Protocol]", made)
 
 
 def _whole(

@@ -30,7 +30,7 @@ from greffier.server.auth import SharedSecret
 from greffier.server.edge import Edge
 from greffier.server.local import Local, load_secret
 from greffier.server.logs import make_logger, safe_exception, take_over
-from greffier.server.protocol import Protocol
+from greffier.server.protocol import bounded
 from greffier.server.ratelimit import Rate
 from greffier.server.workers import orphaned, supervise
 from greffier.settings import Settings
@@ -323,7 +323,7 @@ class Server:
         self._stop = stop
         self._config = uvicorn.Config(
             app,
-            http=Protocol,
+            http=bounded(app.service),
             ws="websockets-sansio",
             ws_per_message_deflate=False,
             ws_max_size=64 << 10,

@@ -81,6 +81,8 @@ class Service:
 
     database: Database
     limits: Limits
+    #: How long a client may take (``server.bounds``).
+    client_seconds: float
     authenticator: Authenticator
     keys: KeyRing
     buckets: Buckets | None

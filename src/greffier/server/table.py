@@ -21,7 +21,7 @@ from greffier.errors import Error, Forbidden, MethodNotAllowed, NotFound
 from greffier.model.ids import parse_uuid
 from greffier.server.answers import Answer, Stream
 from greffier.server.call import SAFE_METHODS, Call
-from greffier.server.decode import check_media, json_decoder, query_decoder
+from greffier.server.decode import check_coding, check_media, json_decoder, query_decoder
 from greffier.store.position import Position
 
 if TYPE_CHECKING:
@@ -186,6 +186,7 @@ class Resource:
         if route.request is not None:
             if headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers:
                 check_media(headers.get(b"content-type"))
+                check_coding(headers.get(b"content-encoding"))
             call.body = route.read_body(await call.read(call.service.limits.body))
         call.answer = answer = await route.handler(call)
         if route.writes:
