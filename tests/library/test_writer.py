@@ -670,7 +670,8 @@ async def test_connections_that_are_ended_under_load_lose_and_double_nothing(
 
     await asyncio.gather(*(client(n) for n in range(60)))
 
-    assert ended >= many // 100
+    # Each time two are up at most, and none where they are just being made anew.
+    assert ended >= many // 200
     rows = await rival.live.fetch(
         "select conversation_id, seq, id, content from messages where conversation_id = any ($1)",
         talks,

@@ -11,7 +11,6 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Protocol
-from uuid import UUID
 
 import msgspec
 
@@ -91,9 +90,6 @@ class Means(Protocol):
     def cost(self, agent: Agent, used: Used) -> Decimal:
         """Give what a call costs."""
 
-    async def messages(self, conversation_id: UUID) -> list[dict[str, Any]]:
-        """Give what the model is sent of the conversation."""
-
     def answers(self, name: str, urls: Mapping[str, str]) -> bool:
         """Say whether a tool is called here, and not by the client."""
 
@@ -124,15 +120,17 @@ class Speaking:
             for tool in agent.tools
         ]
 
-    async def answer(self) -> Ended:
+    async def answer(self, messages: list[dict[str, Any]]) -> Ended:
         """Ask, call the tools, and ask again, until the model has said its last word.
+
+        Args:
+            messages: The conversation, as the model is sent it.
 
         Raises:
             ProviderError: It failed.
             Lost: The run is no longer ours.
         """
         provider = self._means.provider(self._agent.provider)
-        messages = await self._means.messages(self._voice.held.claim.conversation_id)
         for step in range(1, MOST_STEPS + 1):
             said = await self._ask(provider, messages)
             open_calls = [call for call in said.calls if call.id not in said.results]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -61,17 +62,43 @@ async def context(
     for name, value in (("max_messages", max_messages), ("max_tokens", max_tokens)):
         if value is not None and value < 0:
             raise Invalid.at(f"/{name}", "range", "A number from 0.")
+    wanted = _Wanted(max_messages, max_tokens, include_tools, count)
+    return (await _settled(database, conversation_id, reader, wanted))[0]
+
+
+class Question(NamedTuple):
+    """What the conversation's agent is sent, and the rev that it is of, or of a later one."""
+
+    messages: list[dict[str, Any]]
+    rev: int
+
+
+async def question(database: Database, conversation_id: UUID) -> Question:
+    """Choose what the conversation's agent is sent.
+
+    Raises:
+        NotFound, Gone: There is no such conversation.
+    """
+    chosen, rev = await _settled(database, conversation_id, None, _Wanted())
+    return Question(msgspec.to_builtins(chosen.messages), rev)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """How much is to be chosen (``context``)."""
+
+    max_messages: int | None = None
+    max_tokens: int | None = None
+    include_tools: bool = True
+    count: TokenCounter = estimate
+
+
+async def _settled(
+    database: Database, conversation_id: UUID, reader: str | None, wanted: _Wanted
+) -> tuple[Context, int]:
     while True:
         try:
-            return await _context(
-                database,
-                conversation_id,
-                reader,
-                max_messages=max_messages,
-                max_tokens=max_tokens,
-                include_tools=include_tools,
-                count=count,
-            )
+            return await _context(database, conversation_id, reader, wanted)
         except _Moved:
             # Rewound while it was read: what was read is of two paths.
             continue
@@ -82,23 +109,17 @@ class _Moved(Exception):
 
 
 async def _context(
-    database: Database,
-    conversation_id: UUID,
-    reader: str | None,
-    *,
-    max_messages: int | None,
-    max_tokens: int | None,
-    include_tools: bool,
-    count: TokenCounter,
-) -> Context:
+    database: Database, conversation_id: UUID, reader: str | None, wanted: _Wanted
+) -> tuple[Context, int]:
     counts = await database.read("stretch_counts", conversation_id, reader)
     if not counts:
         raise await why_absent(database, conversation_id)
     path_rev: int = counts[0]["path_rev"]
-    wanted = counts[0]["history_limit"] if max_messages is None else max_messages
+    most = counts[0]["history_limit"] if wanted.max_messages is None else wanted.max_messages
+    max_tokens, include_tools, count = wanted.max_tokens, wanted.include_tools, wanted.count
 
     tail: list[Message] = []
-    size = min(wanted + _SLACK, 1000)
+    size = min(most + _SLACK, 1000)
     # What is said from now on was not counted.
     before: int = counts[0]["last_seq"] + 1
     complete = False
@@ -108,7 +129,7 @@ async def _context(
         complete = not found.has_before
         if complete or enough(
             tail,
-            max_messages=wanted,
+            max_messages=most,
             max_tokens=max_tokens,
             include_tools=include_tools,
             count=count,
@@ -119,9 +140,9 @@ async def _context(
     head: Sequence[Message] = ()
     if not complete and not counts[0]["speaks_first"]:
         head = await _head(database, conversation_id, reader, path_rev)
-    return build_context(
+    chosen = build_context(
         tail,
-        max_messages=wanted,
+        max_messages=most,
         max_tokens=max_tokens,
         include_tools=include_tools,
         count=count,
@@ -129,6 +150,7 @@ async def _context(
         head=head,
         total=Tally(counts[0]["said"], counts[0]["tool"]),
     )
+    return chosen, counts[0]["rev"]
 
 
 async def _page(

@@ -79,7 +79,7 @@ from messages m where m.conversation_id = $1 and m.seq = any ($2);
 -- more what it was.  speaks_first: the first message on the path is somebody's words, so that no
 -- instructions come before them.
 select
-    c.history_limit, c.path_rev, c.last_seq,
+    c.history_limit, c.rev, c.path_rev, c.last_seq,
     coalesce((
         select m.role in ('user', 'assistant') and m.content <> '' and m.deleted_at is null
         from messages m
