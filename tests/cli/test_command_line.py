@@ -3,38 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
+import httpx2
 import pytest
+from typer.main import get_command
 
-from cli.conftest import start
+from cli.conftest import ended, start
 from greffier import __version__
+from greffier.cli.app import app
 from greffier.library import open as open_record
 
 if TYPE_CHECKING:
     from cli.conftest import Cli
 
-COMMANDS = [
-    ["serve"],
-    ["token"],
-    ["import"],
-    ["export"],
-    ["stats"],
-    ["audit"],
-    ["db", "status"],
-    ["db", "migrate"],
-    ["db", "check"],
-    ["db", "url"],
-]
+
+def commands(group: Any) -> Iterator[list[str]]:
+    """Every command by its path, the groups they are in before them."""
+    for name, one in group.commands.items():
+        yield [name]
+        if hasattr(one, "commands"):
+            yield from ([name, *path] for path in commands(one))
 
 
-@pytest.mark.parametrize("command", [[], ["db"], *COMMANDS], ids=" ".join)
+EVERY = list(commands(get_command(app)))
+COMMANDS = [path for path in EVERY if not any(other[:-1] == path for other in EVERY)]
+
+
+@pytest.mark.parametrize("command", [[], *EVERY], ids=" ".join)
 async def test_every_command_explains_itself(cli: Cli, command: list[str]) -> None:
     """In 80 columns without colour, with an example."""
     said = await cli(*command, "--help")
@@ -44,10 +49,16 @@ async def test_every_command_explains_itself(cli: Cli, command: list[str]) -> No
     assert max(map(len, said.out.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+async def test_every_command_speaks_json(cli: Cli, command: list[str]) -> None:
+    """To whoever asks for it: a program can read what any of them did."""
+    assert "--json " in (await cli(*command, "--help")).out
+
+
 async def test_the_help_names_every_command(cli: Cli) -> None:
     """Also those that are loaded only when they run."""
     said = await cli("--help")
-    for name in ("serve", "token", "import", "export", "stats", "audit", "db", "bench"):
+    for name in {path[0] for path in COMMANDS}:
         assert re.search(rf"^│ {name} ", said.out, re.MULTILINE)
 
 
@@ -124,6 +135,19 @@ async def test_a_database_that_is_away_is_exit_code_5(
     assert said.err.endswith(" [unavailable]\n")
 
 
+@pytest.mark.parametrize("command", [["stats"], ["audit"], ["db", "check"]])
+async def test_why_a_database_does_not_let_us_in_is_told(
+    cli: Cli, database: str, command: list[str]
+) -> None:
+    """In PostgreSQL's own words, to whoever operates it: no such database, no such role."""
+    parts = urlsplit(database)
+    nowhere = parts._replace(path="/nowhere").geturl()
+    said = await cli(*command, "--database-url", nowhere)
+    assert (said.code, said.out) == (5, "")
+    assert 'database "nowhere" does not exist' in said.err
+    assert said.err.endswith(" [unavailable]\n")
+
+
 async def test_the_command_line_comes_before_the_environment_and_the_file(
     cli: Cli, on_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,6 +173,41 @@ async def test_a_fault_of_ours_is_one_line_and_a_traceback_only_on_request(
     assert "Traceback" not in said.err
     monkeypatch.setenv("GREFFIER_DEBUG", "1")
     assert "Traceback" in (await cli("stats")).err
+
+
+async def test_a_file_that_cannot_be_written_is_named(cli: Cli, on_database: str) -> None:
+    """As it was said, or the folder that is missing; the fault is not called one of ours."""
+    del on_database
+    for output, words in (("no/such/a.jsonl", "no/such: No such file"), (".", ".: Is a directory")):
+        said = await cli("export", "--all", "-o", output)
+        assert (said.code, said.out) == (1, "")
+        assert said.err.startswith(f"greffier: {words}")
+        assert said.err.endswith(" [file]\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        (["serve", "--port", "0"], {"url", "sign_in", "workers", "pid"}),
+        (["worker"], {"worker", "pid"}),
+    ],
+)
+async def test_what_runs_on_says_that_it_has_begun(
+    on_database: str, command: list[str], names: set[str]
+) -> None:
+    """With --json in one line on stdout, so that a program waits for it and knows the port."""
+    del on_database
+    process = await start(*command, "--json")
+    assert process.stdout is not None
+    ready = json.loads(await process.stdout.readline())
+    assert names == ready.keys()
+    assert ready["pid"] == process.pid
+    if "url" in ready:
+        async with httpx2.AsyncClient() as http:
+            assert (await http.get(f"{ready['url']}/healthz")).status_code == 200
+    process.send_signal(signal.SIGTERM)
+    said = await ended(process)
+    assert (said.code, said.out) == (0, "")
 
 
 async def test_a_reader_who_has_enough_is_no_error(on_database: str) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import inspect
-from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from greffier._version import __version__
 from greffier.cli import audit, backup, db, export, imports, queue, serve, stats, token, worker
+from greffier.cli.common import command
 from greffier.cli.output import emit
 
 app = typer.Typer(
@@ -41,32 +40,25 @@ def greffier(
     """Keeps conversations: what was said, in order, never lost, never doubled."""
 
 
-def _command(to: typer.Typer, name: str, run: Callable[..., None], example: str) -> None:
-    # Each paragraph of the docstring on one line, for the help to break as wide as the terminal.
-    paragraphs = inspect.cleandoc(run.__doc__ or "").split("\n\n")
-    text = "\n\n".join(" ".join(one.split()) for one in paragraphs)
-    to.command(name, help=text, epilog=f"Example: {example}")(run)
-
-
-_command(app, "serve", serve.serve, "greffier serve --port 9000")
-_command(app, "worker", worker.worker, "greffier worker")
-_command(app, "token", token.token, "greffier token --user ada --expires 1d")
-_command(app, "import", imports.import_, "greffier import talks.jsonl --owner ada --dry-run")
-_command(app, "export", export.export, "greffier export --user ada -o ada.jsonl")
-_command(app, "stats", stats.stats, "greffier stats --user ada --json")
-_command(app, "audit", audit.audit, "greffier audit --json")
-_command(app, "backup", backup.backup, "greffier backup greffier.dump")
-_command(app, "restore", backup.restore, "greffier restore greffier.dump --data-dir new")
+command(app, "serve", serve.serve, "greffier serve --port 9000")
+command(app, "worker", worker.worker, "greffier worker")
+command(app, "token", token.token, "greffier token --user ada --expires 1d")
+command(app, "import", imports.import_, "greffier import talks.jsonl --owner ada --dry-run")
+command(app, "export", export.export, "greffier export --user ada -o ada.jsonl")
+command(app, "stats", stats.stats, "greffier stats --user ada --json")
+command(app, "audit", audit.audit, "greffier audit --json")
+command(app, "backup", backup.backup, "greffier backup greffier.dump")
+command(app, "restore", backup.restore, "greffier restore greffier.dump --data-dir new")
 
 database = typer.Typer(
     help="The database: its schema, its health, its URL.",
     epilog="Example: greffier db status",
     no_args_is_help=True,
 )
-_command(database, "status", db.status, "greffier db status --json")
-_command(database, "migrate", db.migrate, "greffier db migrate --sql > upgrade.sql")
-_command(database, "check", db.check, "greffier db check --json")
-_command(database, "url", db.url, 'psql "$(greffier db url)"')
+command(database, "status", db.status, "greffier db status --json")
+command(database, "migrate", db.migrate, "greffier db migrate --sql > upgrade.sql")
+command(database, "check", db.check, "greffier db check --json")
+command(database, "url", db.url, 'psql "$(greffier db url)"')
 app.add_typer(database, name="db")
 
 operating = typer.Typer(
@@ -74,13 +66,13 @@ operating = typer.Typer(
     epilog="Example: greffier queue diagnose",
     no_args_is_help=True,
 )
-_command(operating, "diagnose", queue.diagnose, "greffier queue diagnose --json")
-_command(operating, "list", queue.list_, "greffier queue list --state parked")
-_command(operating, "unlock", queue.unlock, "greffier queue unlock --dry-run --force")
-_command(operating, "retry", queue.retry, "greffier queue retry LANE")
-_command(operating, "skip", queue.skip, "greffier queue skip LANE --execute")
-_command(operating, "pause", queue.pause, "greffier queue pause LANE")
-_command(operating, "resume", queue.resume, "greffier queue resume LANE")
+command(operating, "diagnose", queue.diagnose, "greffier queue diagnose --json")
+command(operating, "list", queue.list_, "greffier queue list --state parked")
+command(operating, "unlock", queue.unlock, "greffier queue unlock --dry-run --force")
+command(operating, "retry", queue.retry, "greffier queue retry LANE")
+command(operating, "skip", queue.skip, "greffier queue skip LANE --execute")
+command(operating, "pause", queue.pause, "greffier queue pause LANE")
+command(operating, "resume", queue.resume, "greffier queue resume LANE")
 app.add_typer(operating, name="queue")
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: How PostgreSQL's custom format begins.
 _MAGIC = b"PGDMP"
 
-BackupFile = Annotated[Path, typer.Argument(metavar="FILE", show_default=False)]
+BackupFile = Annotated[Path, typer.Argument(metavar="FILE", help="The backup.", show_default=False)]
 
 
 def backup(

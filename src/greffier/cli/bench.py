@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from greffier.cli.common import Config, DatabaseUrl, DataDir, Json, data_folder, load_settings, run
+from greffier.cli.common import (
+    Config,
+    DatabaseUrl,
+    DataDir,
+    Json,
+    command,
+    data_folder,
+    load_settings,
+    run,
+)
 from greffier.cli.output import emit, emit_json, table, talk
 
 if TYPE_CHECKING:
@@ -15,7 +24,6 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@app.command(epilog="Example: greffier bench --seconds 2 --json")
 def bench(
     *,
     seconds: Annotated[
@@ -50,6 +58,9 @@ def bench(
         emit_json(msgspec.to_builtins(report))
     else:
         _show(report)
+
+
+command(app, "bench", bench, "greffier bench --seconds 2 --json")
 
 
 def _show(report: Report) -> None:

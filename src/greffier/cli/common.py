@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
@@ -49,6 +50,14 @@ LogLevel = Annotated[
 ]
 LogFormat = Annotated[str | None, typer.Option(help="auto, json or console.", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def command(to: typer.Typer, name: str, run: Callable[..., None], example: str) -> None:
+    """Add a command, explained by its docstring and an example."""
+    # Each paragraph of the docstring on one line, for the help to break as wide as the terminal.
+    paragraphs = inspect.cleandoc(run.__doc__ or "").split("\n\n")
+    text = "\n\n".join(" ".join(one.split()) for one in paragraphs)
+    to.command(name, help=text, epilog=f"Example: {example}")(run)
 
 
 def load_settings(

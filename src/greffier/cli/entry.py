@@ -13,7 +13,7 @@ import typer
 from greffier.cli import exits
 from greffier.cli.app import app
 from greffier.cli.output import silence
-from greffier.errors import Error
+from greffier.errors import Error, Unavailable
 
 #: typer's own copy of click, or click itself in older releases: the base of all usage errors.
 _Refusal: type[Any] = typer.BadParameter.__mro__[2]
@@ -45,7 +45,8 @@ def _run(arguments: list[str]) -> int:
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "greffier"
         if message := error.format_message():  # it is empty when the help was shown instead
-            _say(f"{message} Try: {path} --help", "usage")
+            stop = "" if message.endswith((".", "?", "!")) else "."
+            _say(f"{message}{stop} Try: {path} --help", "usage")
         return exits.USAGE
     except typer.Abort:
         return exits.INTERRUPTED
@@ -57,16 +58,32 @@ def _run(arguments: list[str]) -> int:
         if os.environ.get("GREFFIER_DEBUG"):
             traceback.print_exc()
         if isinstance(error, Error):
-            _say(error.detail, error.code)
+            _say(_detail(error), error.code)
             return exits.of(error)
-        _say(_words(error), "internal")
+        if isinstance(error, OSError) and error.strerror:
+            where = f"{error.filename}: " if error.filename else ""
+            _say(f"{where}{error.strerror}.", "file")
+        else:
+            _say(_fault(error), "internal")
         return exits.ERROR
     return result if isinstance(result, int) else exits.FINE
 
 
-def _words(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
+def _detail(error: Error) -> str:
+    """Say what is the matter; of a database that is away also why, to whoever operates it."""
+    if not isinstance(error, Unavailable):
+        return error.detail
+    cause = error.__cause__
+    if isinstance(cause, OSError):
+        why = cause.strerror or str(cause) or "no answer in time"
+    else:
+        # PostgreSQL's own word on who may come in, and on whether it is up.
+        state = getattr(cause, "sqlstate", None) or ""
+        why = str(cause) if state.startswith(("28", "3D", "57P")) else ""
+    return f"{error.detail} ({why})" if why and why not in error.detail else error.detail
+
+
+def _fault(error: Exception) -> str:
     # What it says may quote somebody's words; where it happened is for GREFFIER_DEBUG=1.
     return f"{type(error).__name__}, which is a fault of ours. GREFFIER_DEBUG=1 shows where."
 

@@ -56,7 +56,7 @@ def export(
 ) -> None:
     """Write out conversations as they stand at one moment, oldest message first."""
     if [conversation_id is not None, user is not None, everything].count(True) != 1:
-        raise typer.BadParameter("One of ID, --user and --all.", param_hint="ID")
+        raise typer.BadParameter("Say one of ID, --user and --all.", param_hint="ID")
     formats = (*FORMATS, *FOR_ONE) if conversation_id is not None else FORMATS
     if form not in formats:
         raise typer.BadParameter(f"One of {', '.join(formats)}.", param_hint="--format")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -33,10 +34,19 @@ def emit(data: str | bytes) -> None:
 
 @contextlib.contextmanager
 def written(path: Path | None) -> Iterator[Callable[[bytes], object]]:
-    """Write to stdout, or to a file that is there whole or not at all."""
+    """Write to stdout, or to a file that is there whole or not at all.
+
+    Raises:
+        OSError: It cannot be written there.
+    """
     if path is None:
         yield emit
         return
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not path.parent.is_dir():
+        # Said of the folder that was meant, not of the file beside it that we would make.
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with aside.open("wb") as file:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,10 +11,15 @@ from greffier.cli.common import (
     Config,
     DatabaseUrl,
     DataDir,
+    Json,
     LogFormat,
     LogLevel,
     load_settings,
 )
+from greffier.cli.output import emit_json
+
+if TYPE_CHECKING:
+    from greffier.server.run import Ready
 
 
 def serve(
@@ -31,6 +37,7 @@ def serve(
     ] = None,
     log_level: LogLevel = None,
     log_format: LogFormat = None,
+    json: Json = False,
     database_url: DatabaseUrl = None,
     data_dir: DataDir = None,
     config: Config = None,
@@ -38,6 +45,7 @@ def serve(
     """Run the server, everything included; PostgreSQL too, unless you have one.
 
     Without a JWT secret it is for the person at this machine, who comes in by the link it prints.
+    With --json a program is told the same on stdout, in one line, as soon as it can call.
     """
     settings = load_settings(
         database_url,
@@ -49,6 +57,11 @@ def serve(
         log_level=log_level,
         log_format=log_format,
     )
-    from greffier.server.run import run  # noqa: PLC0415
+    from greffier.server.run import run, tell  # noqa: PLC0415
 
-    run(settings)
+    def ready(found: Ready) -> None:
+        tell(found)
+        if json:
+            emit_json({**found._asdict(), "pid": os.getpid()})
+
+    run(settings, ready)

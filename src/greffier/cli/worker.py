@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -10,10 +11,12 @@ from greffier.cli.common import (
     Config,
     DatabaseUrl,
     DataDir,
+    Json,
     LogFormat,
     LogLevel,
     load_settings,
 )
+from greffier.cli.output import emit_json
 
 
 def worker(
@@ -26,16 +29,23 @@ def worker(
     config: Config = None,
     log_level: LogLevel = None,
     log_format: LogFormat = None,
+    json: Json = False,
 ) -> None:
     """Answer for agents and deliver, without serving anybody.
 
     `greffier serve` does this too unless the setting WORK is off; run as many of these beside it as
-    there is work for, on any machine that reaches the database.
+    there is work for, on any machine that reaches the database. With --json a program is told on
+    stdout, in one line, that it works, and under which name.
     """
     logs = {"log_level": log_level, "log_format": log_format}
     settings = load_settings(
         database_url, data_dir, config, run_concurrency=run_concurrency, **logs
     )
-    from greffier.server.work import run  # noqa: PLC0415
+    from greffier.server.work import run, tell  # noqa: PLC0415
 
-    run(settings)
+    def ready(name: str) -> None:
+        tell(name)
+        if json:
+            emit_json({"worker": name, "pid": os.getpid()})
+
+    run(settings, ready)

@@ -190,4 +190,6 @@ def _in_words(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise EmbeddedError(f"The data folder {root} cannot be used: {error}") from error
+        raise EmbeddedError(
+            f"The data folder {root} cannot be used: {error.strerror or error}."
+        ) from error

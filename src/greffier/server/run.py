@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import uvicorn
 from structlog.typing import FilteringBoundLogger
@@ -43,23 +43,46 @@ BACKLOG = 2048
 KEEP_ALIVE = 75
 
 
-def run(settings: Settings) -> None:
+class Ready(NamedTuple):
+    """That a server listens: where, and in local mode the link that signs its person in, once."""
+
+    url: str
+    sign_in: str | None
+    workers: int = 1
+
+    def lines(self) -> str:
+        """Say so to the person who started it."""
+        several = f" with {self.workers} workers" if self.workers > 1 else ""
+        said = f"Greffier {__version__} listens on {self.url}{several} (API: {self.url}/docs)"
+        return said if self.sign_in is None else f"{said}\nSign in, once: {self.sign_in}"
+
+
+def tell(ready: Ready) -> None:
+    """Tell the person who started it, on standard error."""
+    print(ready.lines(), file=sys.stderr, flush=True)  # noqa: T201 - talk for them
+
+
+def run(settings: Settings, ready: Callable[[Ready], None] = tell) -> None:
     """Serve until a signal says to stop, on a loop of its own.
+
+    Args:
+        settings: What to do.
+        ready: Told when it listens.
 
     Raises:
         SettingsError, ListenError, SchemaError, EmbeddedError, Unavailable: It cannot start.
     """
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         if settings.workers > 1:
-            runner.run(supervise(settings, _work, open_database_of))
+            runner.run(supervise(settings, _work, open_database_of, ready))
         else:
-            runner.run(serve(settings))
+            runner.run(serve(settings, ready=ready))
 
 
 def _work(settings: Settings, listener: socket.socket) -> None:
     """Serve as one of several processes, on the socket they share."""
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(serve(settings, say=lambda _: None, listener=listener))
+        runner.run(serve(settings, ready=lambda _: None, listener=listener))
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -74,7 +97,7 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 async def serve(
     settings: Settings,
     *,
-    say: Callable[[str], None] | None = None,
+    ready: Callable[[Ready], None] = tell,
     listener: socket.socket | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT.
@@ -84,7 +107,7 @@ async def serve(
 
     Args:
         settings: What to do.
-        say: Told in plain lines where the server listens; standard error by default.
+        ready: Told when it listens; says so on standard error by default.
         listener: Where to listen, when that is open already; the server ends with its parent then.
 
     Raises:
@@ -92,7 +115,6 @@ async def serve(
         ListenError: The port is taken, or not for this program.
         SchemaError, EmbeddedError, Unavailable: There is no database to serve.
     """
-    say = say or _say
     log = make_logger(settings.log_level, settings.log_format)
     take_over(log, settings.log_level)
     asyncio.get_running_loop().set_exception_handler(Unhandled(log))
@@ -106,10 +128,8 @@ async def serve(
                 await create_echo(database)
                 stop.waits()
                 app = _application(settings, opened, database, log)
-                url = _url(opened)
-                lines = [f"Greffier {__version__} listens on {url} (API: {url}/docs)"]
-                if app.service.local is not None:
-                    lines.append(f"Sign in, once: {app.service.local.link}")
+                local = app.service.local
+                listening = Ready(url_of(opened), local.link if local is not None else None)
                 # What is loaded stays for good: to look through its 77,000 objects would halt
                 # every request for some 20 ms, now and then.
                 gc.collect()
@@ -117,7 +137,7 @@ async def serve(
                 watch = watch_from(database, settings, log)
                 async with _working(app.service.work, stop), watch.watching():
                     await Server(app, opened, stop, grace=settings.shutdown_seconds).run(
-                        lambda: say("\n".join(lines))
+                        lambda: ready(listening)
                     )
     log.info("stopped")
 
@@ -137,10 +157,6 @@ async def _working(work: Work | None, stop: Stop) -> AsyncIterator[None]:
             yield
     finally:
         hurry.cancel()
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)  # noqa: T201 - talk for the person who started it
 
 
 def _application(
@@ -216,7 +232,8 @@ def _why_not(error: OSError, host: str, port: int) -> str:
     return f"HOST {host}, PORT {port}: {error.strerror}."
 
 
-def _url(listener: socket.socket) -> str:
+def url_of(listener: socket.socket) -> str:
+    """Give the URL of whoever listens there."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

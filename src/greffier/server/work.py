@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable
 
 from greffier._version import __version__
 from greffier.agents.follow import Runs
@@ -17,17 +18,26 @@ from greffier.server.run import Stop, Unhandled, loop_factory, open_database_of
 from greffier.settings import Settings
 
 
-def run(settings: Settings) -> None:
+def tell(name: str) -> None:
+    """Tell the person who started it what it is called, on standard error."""
+    print(f"Greffier {__version__} works as {name}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+def run(settings: Settings, ready: Callable[[str], None] = tell) -> None:
     """Work until a signal says to stop, on a loop of its own.
+
+    Args:
+        settings: What to do.
+        ready: Told what the worker is called, when it works.
 
     Raises:
         SettingsError, SchemaError, EmbeddedError, Unavailable: It cannot start.
     """
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(serve(settings))
+        runner.run(serve(settings, ready))
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, ready: Callable[[str], None] = tell) -> None:
     """Answer for agents and deliver, until SIGTERM or SIGINT.
 
     Then nothing new is begun, and what is under way has ``SHUTDOWN_SECONDS`` to end in; a second
@@ -51,11 +61,7 @@ async def serve(settings: Settings) -> None:
             try:
                 watch = watch_from(database, settings, log)
                 async with job.running() as working, watch.watching():
-                    print(  # noqa: T201 - talk for the person who started it
-                        f"Greffier {__version__} works as {job.worker.owner}",
-                        file=sys.stderr,
-                        flush=True,
-                    )
+                    ready(job.worker.owner)
                     asked = asyncio.create_task(stop.asked.wait())
                     # A worker that broke says why and is started again by whoever looks after it.
                     await asyncio.wait(

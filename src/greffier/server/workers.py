@@ -11,17 +11,18 @@ import contextlib
 import multiprocessing
 import signal
 import socket
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from multiprocessing.process import BaseProcess
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from greffier._version import __version__
 from greffier.errors import SettingsError
 from greffier.settings import Settings
 from greffier.store.database import Database
+
+if TYPE_CHECKING:
+    from greffier.server.run import Ready
 
 Work: TypeAlias = Callable[[Settings, socket.socket], None]
 Open: TypeAlias = Callable[[Settings], AbstractAsyncContextManager[Database]]
@@ -52,13 +53,16 @@ def orphaned(stop: Callable[[], None]) -> Iterator[None]:
         loop.remove_reader(parent.sentinel)
 
 
-async def supervise(settings: Settings, work: Work, open_: Open) -> None:
+async def supervise(
+    settings: Settings, work: Work, open_: Open, ready: Callable[[Ready], None]
+) -> None:
     """Run the workers until a signal says to stop.
 
     Args:
         settings: What they do.
         work: One worker, run in a process of its own.
         open_: Opens the database, which stays open until the last worker has left it.
+        ready: Told where they listen.
 
     Raises:
         SettingsError: Local mode serves one person; one process is enough.
@@ -69,7 +73,7 @@ async def supervise(settings: Settings, work: Work, open_: Open) -> None:
             "WORKERS: local mode is for the person at this machine, whom one process serves; "
             "set JWT_SECRET or JWKS_URL to serve others with several."
         )
-    from greffier.server.run import listen  # noqa: PLC0415 - it imports us
+    from greffier.server.run import Ready, listen, url_of  # noqa: PLC0415 - it imports us
 
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -78,13 +82,7 @@ async def supervise(settings: Settings, work: Work, open_: Open) -> None:
     with listen(settings) as listener:
         async with open_(settings):
             listener.set_inheritable(True)
-            host, port = listener.getsockname()[:2]
-            print(  # noqa: T201 - talk for the person who started it
-                f"Greffier {__version__} listens on http://{host}:{port} with "
-                f"{settings.workers} workers (API: http://{host}:{port}/docs)",
-                file=sys.stderr,
-                flush=True,
-            )
+            ready(Ready(url_of(listener), None, settings.workers))
             async with asyncio.TaskGroup() as group:
                 for _ in range(settings.workers):
                     group.create_task(_keep(settings, listener, work, stopping))

@@ -43,6 +43,12 @@ LOST = (
     asyncpg.InternalClientError,
 )
 
+#: It is there, and this role or this database is not, or the password is wrong.
+NO_ENTRY = (
+    asyncpg.exceptions.InvalidAuthorizationSpecificationError,
+    asyncpg.exceptions.InvalidCatalogNameError,
+)
+
 #: The statement was undone whole and may be run again as it is.
 TRY_AGAIN = (
     asyncpg.exceptions.DeadlockDetectedError,
@@ -79,6 +85,9 @@ def translate(error: BaseException) -> BaseException:
         return SQLSTATES[error.sqlstate]()
     if isinstance(error, LOST):
         return Unavailable("The database is away; try again shortly.", retry_after=1)
+    if isinstance(error, NO_ENTRY):
+        # Why is for whoever operates it, who finds it in the cause: no caller's business.
+        return Unavailable("The database does not let us in.", retry_after=5)
     if isinstance(error, (*TRY_AGAIN, asyncpg.exceptions.LockNotAvailableError)):
         return busy()
     if isinstance(error, asyncpg.exceptions.QueryCanceledError):

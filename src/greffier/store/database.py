@@ -275,7 +275,7 @@ async def open_database(
         await schema.migrate(dsn)
     try:
         live = await connection.connect(dsn)
-    except connection.LOST as error:
+    except (*connection.LOST, *connection.NO_ENTRY) as error:
         raise connection.translate(error) from error
     try:
         await schema.require_current(live)
