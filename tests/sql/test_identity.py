@@ -6,13 +6,17 @@ import asyncio
 import os
 import signal
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
+from greffier.deliver import lanes
 from greffier.embedded import open_cluster
 from greffier.errors import SchemaError
 from greffier.store import schema
 from greffier.store.connection import Connection
+from greffier.store.database import open_database
+from helpers.lanes import Hand
 from helpers.postgres import connected, undone, wait_for_lock
 
 # A role belongs to the whole server, but goes with the transaction that made it.
@@ -168,6 +172,40 @@ async def test_a_promotion_begins_a_new_epoch_at_once(tmp_path: Path) -> None:
 
             assert after != before
             assert await schema.identity(connection) == after
+
+
+async def test_who_works_on_takes_up_the_new_history_as_it_connects_again(tmp_path: Path) -> None:
+    """Behind the same address a standby was promoted: what was claimed before is nobody's.
+
+    Without a restart, and before the first statement there: a process that went on with its claims
+    would send under fences that this history may give to others.
+    """
+    async with open_cluster(tmp_path) as cluster:
+        await schema.migrate(cluster.dsn)
+        async with open_database(cluster.dsn) as database:
+            before = database.epoch
+            async with connected(cluster.dsn) as connection:
+                lane = await Hand(connection).lane(1)
+                (claim,) = await lanes.claim(database, "out", "worker", 1, 600, 3, uuid4())
+                make_standby(tmp_path)
+                gone = asyncio.Event()
+                connection.add_termination_listener(lambda _: gone.set())
+                os.kill(cluster.pid, signal.SIGQUIT)
+                await gone.wait()
+            await cluster.ensure_running()
+            async with connected(cluster.dsn) as connection:
+                await connection.execute("select pg_promote()")
+
+                assert await lanes.heartbeat(database, [claim], 600) == set()
+                assert database.epoch != before
+                row = await Hand(connection).look(lane)
+                assert (row["fence"], row["token"]) == (claim.fence + 1_000_000, None)
+
+                # Another connection, in the same history: nothing is begun again.
+                after = database.epoch
+                await database.read("lane", lane.id)
+                assert database.epoch == after
+                assert (await Hand(connection).look(lane))["fence"] == row["fence"]
 
 
 async def test_a_standby_is_not_migrated(tmp_path: Path) -> None:

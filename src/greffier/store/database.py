@@ -74,7 +74,9 @@ class Database:
         """
         self.dsn = dsn
         self.epoch = ""
-        self.slots = Slots(dsn, READ_CONNECTIONS, revive=revive, patience=patience)
+        self.slots = Slots(
+            dsn, READ_CONNECTIONS, revive=revive, enter=self._enter, patience=patience
+        )
         self._gathered = {
             name: Gathered(self.slots, queries()[name], types) for name, types in GATHERED.items()
         }
@@ -83,9 +85,10 @@ class Database:
             VERB_CONNECTIONS,
             settings={"lock_timeout": str(round(patience * 1000))},
             revive=revive,
+            enter=self._enter,
             patience=patience,
         )
-        self.writer = Writer(dsn, revive=revive, patience=patience)
+        self.writer = Writer(dsn, revive=revive, enter=self._enter, patience=patience)
         #: Told after each commit that changed a conversation; see ``publish.feed``.
         self.committed: Committed = _nobody
         self.writer.committed = lambda conversation_id, rev: self.committed(
@@ -97,6 +100,15 @@ class Database:
         self._then: Then | None = None
         if self.replicas:
             self._then = self.writer.afterwards = self._look_at_wal
+
+    async def _enter(self, live: connection.Connection) -> None:
+        """See, before a new connection is used, into which history it leads.
+
+        A standby that was promoted is found behind the same address: from here on its epoch is
+        told, and what this process claimed in the history that was left is nobody's any more.
+        """
+        if self.epoch:
+            self.epoch = await schema.identity(live)
 
     @property
     def position(self) -> Position:

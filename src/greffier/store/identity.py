@@ -30,23 +30,25 @@ async def identity(connection: Connection) -> str:
     here = await _history(connection)
     if row is not None and here in (None, (row["system_identifier"], row["timeline"])):
         return str(row["epoch"])
-    # Whoever comes second waits for the row, finds it true already, and takes what the first wrote.
-    await connection.execute(
-        """
-        insert into greffier.identity as i (epoch, system_identifier, timeline)
-        values ($1, $2, $3)
-        on conflict (one) do update set
-            epoch = excluded.epoch, system_identifier = excluded.system_identifier,
-            timeline = excluded.timeline, since = excluded.since
-        where excluded.timeline <> 0 and (i.system_identifier, i.timeline)
-            is distinct from (excluded.system_identifier, excluded.timeline)
-        """,
-        secrets.token_hex(6),
-        *(here or (0, 0)),
-    )
-    if row is not None:
-        # A history that was left may have had claims which this one knows nothing of.
-        await connection.fetchval("select greffier.refence_lanes_v1()")
+    # Whoever comes second waits for the row, finds it true already, and takes what the first wrote;
+    # the lanes are new to them, too, or they could send under a fence that was used before.
+    async with connection.transaction():
+        done = await connection.execute(
+            """
+            insert into greffier.identity as i (epoch, system_identifier, timeline)
+            values ($1, $2, $3)
+            on conflict (one) do update set
+                epoch = excluded.epoch, system_identifier = excluded.system_identifier,
+                timeline = excluded.timeline, since = excluded.since
+            where excluded.timeline <> 0 and (i.system_identifier, i.timeline)
+                is distinct from (excluded.system_identifier, excluded.timeline)
+            """,
+            secrets.token_hex(6),
+            *(here or (0, 0)),
+        )
+        if row is not None and done != "INSERT 0 0":
+            # A history that was left may have had claims which this one knows nothing of.
+            await connection.fetchval("select greffier.refence_lanes_v1()")
     return str(await connection.fetchval("select epoch from greffier.identity"))
 
 

@@ -32,7 +32,7 @@ from greffier.errors import Unavailable
 from greffier.model.row import Row, Stored
 from greffier.store import connection
 from greffier.store.refusals import refusal
-from greffier.store.slots import Revive, Slot, Then
+from greffier.store.slots import Enter, Revive, Slot, Then
 
 #: Messages in one call: more brings nothing (measured: 64 → 0.92 of 256).
 BATCH_MESSAGES = 250
@@ -92,6 +92,7 @@ class Writer:
         dsn: str,
         *,
         revive: Revive | None = None,
+        enter: Enter | None = None,
         queue_messages: int = 20_000,
         queue_bytes: int = 64 << 20,
         patience: float = 10.0,
@@ -101,6 +102,7 @@ class Writer:
         Args:
             dsn: Where PostgreSQL is.
             revive: Brings an embedded server back.
+            enter: Looks at each new connection before it is used.
             queue_messages: Messages that may wait; beyond it an append is unavailable.
             queue_bytes: Bytes of text that may wait.
             patience: Seconds a message may wait for a database that is away, or for a row that is
@@ -116,7 +118,7 @@ class Writer:
         self._patience = patience
         self._queues: tuple[deque[Request], deque[Request]] = (deque(), deque())
         self._turns = itertools.count()
-        self._slots = [Slot(dsn, {}, revive) for _ in range(2)]
+        self._slots = [Slot(dsn, {}, revive, enter) for _ in range(2)]
         self._busy = [False, False]
         # True while worker 0 works on both queues at once, and which of them it takes first
         self._narrow = False
@@ -124,7 +126,7 @@ class Writer:
         self._aside: dict[UUID, deque[Request]] = {}
         self._side_turn = asyncio.Semaphore(SIDE_CONNECTIONS)
         settings = {"lock_timeout": str(SIDE_LOCK_TIMEOUT)}
-        self._side_slots = [Slot(dsn, settings, revive) for _ in range(SIDE_CONNECTIONS)]
+        self._side_slots = [Slot(dsn, settings, revive, enter) for _ in range(SIDE_CONNECTIONS)]
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
