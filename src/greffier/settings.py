@@ -219,6 +219,10 @@ class Settings(BaseSettings):
     work: bool = True
     """Whether ``serve`` also answers for agents and delivers; else ``greffier worker`` does."""
 
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """The port at ``HOST`` where ``greffier worker`` tells ``/metrics`` and ``/healthz``; 0 takes a
+    free one and says which, without it nobody is told. ``serve`` does so on its own."""
+
     lease_seconds: float = Field(default=600, ge=5)
     """Seconds after which what a silent worker was delivering is somebody else's."""
 

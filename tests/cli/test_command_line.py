@@ -189,7 +189,7 @@ async def test_a_file_that_cannot_be_written_is_named(cli: Cli, on_database: str
     ("command", "names"),
     [
         (["serve", "--port", "0"], {"url", "sign_in", "workers", "pid"}),
-        (["worker"], {"worker", "pid"}),
+        (["worker"], {"worker", "pid", "metrics"}),
     ],
 )
 async def test_what_runs_on_says_that_it_has_begun(

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import httpx2
 import pytest
 import pytest_asyncio
 
@@ -287,6 +288,29 @@ async def test_a_worker_that_is_stopped_leaves_and_one_that_is_killed_is_missed(
     await hand.shift(1 * MINUTES)
     (one,) = (await cli("queue", "diagnose", "--json")).json()["workers"]
     assert not one["alive"]
+
+
+async def test_a_worker_tells_what_it_measures_where_it_is_told_to(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own deliveries and claims are counted nowhere else; nothing but that is served there."""
+    await cli("db", "status")
+    monkeypatch.setenv("GREFFIER_METRICS_PORT", "0")
+    process = await start("worker")
+    assert process.stderr is not None
+    line = (await process.stderr.readline()).decode()
+    found = re.search(r"works as .+ \(metrics: (http://127\.0\.0\.1:[0-9]+)/metrics\)", line)
+    assert found, line
+    async with httpx2.AsyncClient(base_url=found[1]) as http:
+        told = await http.get("/metrics")
+        assert (told.status_code, told.headers["content-type"][:10]) == (200, "text/plain")
+        for name in ("greffier_up 1.0", "greffier_lanes_claimed_total 0.0", "greffier_workers "):
+            assert f"\n{name}" in told.text
+        assert (await http.get("/healthz")).json() == {"status": "alive"}
+        assert (await http.head("/metrics")).content == b""
+        assert (await http.get("/v1/ops/queue")).status_code == 404
+    process.terminate()
+    assert await process.wait() == 0
 
 
 # -- the how-to page -------------------------------------------------------------------------------

@@ -35,17 +35,17 @@ def worker(
 
     `greffier serve` does this too unless the setting WORK is off; run as many of these beside it as
     there is work for, on any machine that reaches the database. With --json a program is told on
-    stdout, in one line, that it works, and under which name.
+    stdout, in one line, that it works, under which name, and where it tells its metrics.
     """
     logs = {"log_level": log_level, "log_format": log_format}
     settings = load_settings(
         database_url, data_dir, config, run_concurrency=run_concurrency, **logs
     )
-    from greffier.server.work import run, tell  # noqa: PLC0415
+    from greffier.server.work import Ready, run, tell  # noqa: PLC0415
 
-    def ready(name: str) -> None:
-        tell(name)
+    def ready(it: Ready) -> None:
+        tell(it)
         if json:
-            emit_json({"worker": name, "pid": os.getpid()})
+            emit_json({"worker": it.name, "pid": os.getpid(), "metrics": it.metrics})
 
     run(settings, ready)

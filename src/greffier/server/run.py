@@ -195,17 +195,28 @@ def listen(settings: Settings) -> socket.socket:
         SettingsError: The host is no address, or it is local mode and others could come in.
         ListenError: The port is taken, or not for this program.
     """
-    host, port = settings.host, settings.port
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as error:
-        raise SettingsError(f"HOST: {host} is no address of this machine.") from error
-    family, kind, protocol, _, address = found[0]
-    if settings.local_mode and not _is_loopback(str(address[0])):
+    host = settings.host
+    if settings.local_mode and not _is_loopback(str(_find(host, settings.port)[-1][0])):
         raise SettingsError(
             f"HOST is {host}, where others can come in, and nothing tells them apart: set "
             "JWT_SECRET (32 bytes or more) or JWKS_URL, or leave HOST at 127.0.0.1 for local mode."
         )
+    return listen_at(host, settings.port)
+
+
+def listen_at(host: str, port: int, name: str = "PORT") -> socket.socket:
+    """Listen at an address, whoever may come in there.
+
+    Args:
+        host: Where.
+        port: At which port.
+        name: Which setting says so, for whoever has to change it.
+
+    Raises:
+        SettingsError: The host is no address.
+        ListenError: The port is taken, or not for this program.
+    """
+    family, kind, protocol, _, address = _find(host, port)
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -214,22 +225,30 @@ def listen(settings: Settings) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise ListenError(_why_not(error, host, port)) from error
+        raise ListenError(_why_not(error, host, port, name)) from error
     return listener
+
+
+def _find(host: str, port: int) -> Any:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise SettingsError(f"HOST: {host} is no address of this machine.") from error
+    return found[0]
 
 
 def _is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
-def _why_not(error: OSError, host: str, port: int) -> str:
+def _why_not(error: OSError, host: str, port: int, name: str) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"PORT {port} on {host} is taken by another program; choose another, or 0 for any."
+        return f"{name} {port} on {host} is taken by another program; choose another, or 0 for any."
     if error.errno == errno.EACCES:
-        return f"PORT {port} needs more rights than this program has; choose one from 1024."
+        return f"{name} {port} needs more rights than this program has; choose one from 1024."
     if error.errno == errno.EADDRNOTAVAIL:
         return f"HOST: {host} is no address of this machine."
-    return f"HOST {host}, PORT {port}: {error.strerror}."
+    return f"HOST {host}, {name} {port}: {error.strerror}."
 
 
 def url_of(listener: socket.socket) -> str:
