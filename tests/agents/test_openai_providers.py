@@ -371,6 +371,18 @@ async def test_calls_without_ids_get_their_own(
     assert len({one.id for one in calls}) == 4
 
 
+async def test_an_id_that_no_result_could_name_is_shortened(
+    server: OpenAIServer, provider: OpenAIProvider
+) -> None:
+    """Some services put what they want to remember into it; two stay two."""
+    server.say(*(call("é" * 200 + str(n), "weather", "{}", index=n) for n in range(2)))
+
+    first, second = [one.id for one in await pieces(provider) if isinstance(one, ToolCall)]
+
+    assert first != second
+    assert max(len(first), len(second)) < 200
+
+
 async def test_calls_cut_by_the_length_are_not_given(
     server: OpenAIServer, provider: OpenAIProvider
 ) -> None:

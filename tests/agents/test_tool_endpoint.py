@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from uuid import uuid4
 
@@ -48,10 +49,10 @@ def endpoint(status: int, body: bytes) -> Iterator[tuple[str, list[tuple[dict[st
         server.server_close()
 
 
-async def call(tools: EndpointTools, url: str) -> tuple[str, bool]:
+async def call(tools: EndpointTools, url: str, run: ToolRun = RUN) -> tuple[str, bool]:
     """Call it as a run does."""
     try:
-        return await Tools(tools).call("weather", '{"city": "Lyon"}', {"weather": url}, RUN)
+        return await Tools(tools).call("weather", '{"city": "Lyon"}', {"weather": url}, run)
     finally:
         await tools.close()
 
@@ -75,6 +76,22 @@ async def test_the_endpoint_can_tell_that_it_is_us_and_answers_the_model() -> No
         "asked_by": "ada",
     }
     assert headers["greffier-fence"] == "3"
+
+
+async def test_each_call_is_told_apart_whatever_its_model_calls_it() -> None:
+    """Some models give each answer's calls the same id, or one that no header may hold."""
+    ids = [("call_0", 1), ("call_0", 2), ("é\r\nX-Evil: 1", 3), ("call_0", 1)]
+    with endpoint(200, b"beau") as (url, asked):
+        for call_id, step in ids:
+            tools = EndpointTools(new_secret(), allow_private=True)
+            _, failed = await call(tools, url, replace(RUN, call_id=call_id, step=step))
+            assert not failed
+
+    first, second, third, again = [headers["webhook-id"] for headers, _ in asked]
+    assert first == again
+    assert len({first, second, third}) == 3
+    assert all("x-evil" not in headers for headers, _ in asked)
+    assert [json.loads(body)["call_id"] for _, body in asked] == [one for one, _ in ids]
 
 
 @pytest.mark.parametrize("status", [302, 404, 500])

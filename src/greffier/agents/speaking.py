@@ -232,7 +232,7 @@ class Speaking:
                             self._voice, step, call, self._urls,
                             ToolRun(
                                 claim.conversation_id, self._voice.run_id, call.id,
-                                self._asked_by, claim.fence,
+                                self._asked_by, claim.fence, step,
                             ),
                         )
                     )

@@ -77,13 +77,13 @@ class EndpointTools:
         if self._connections is None:
             network = GuardedNetwork(allow_private=self._private, resolver=self._resolver)
             self._connections = pool(network, self._tls)
-        webhook_id = f"call_{run.run_id.hex}_{run.call_id}"
         answer = await post(
             self._connections,
             url,
             {
                 "Content-Type": "application/json",
-                **signatures.sign((self._secret,), webhook_id, self._clock(), body),
+                # What the model calls it may be no text for a header, and another call's too.
+                **signatures.sign((self._secret,), f"call_{run.key.hex}", self._clock(), body),
                 "Greffier-Fence": str(run.fence),
             },
             body,

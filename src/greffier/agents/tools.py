@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import msgspec
 
@@ -34,13 +34,24 @@ _THREADS: Final = ThreadPoolExecutor(32, "greffier-tool")
 
 @dataclass(frozen=True, slots=True)
 class ToolRun:
-    """For which run a tool is called: ``call_id`` is the same each time this call is made."""
+    """For which run a tool is called, and which of its calls this is.
+
+    ``call_id`` is the model's own; some give the same to the calls of every answer. ``key`` is this
+    call's alone.
+    """
 
     conversation_id: UUID
     run_id: UUID
     call_id: str
     asked_by: str
     fence: int
+    #: How often the model had been asked when it called.
+    step: int = 1
+
+    @property
+    def key(self) -> UUID:
+        """The same each time this call is made, and never another call's."""
+        return uuid5(self.run_id, f"{self.step}/{self.call_id}")
 
 
 class Endpoint(Protocol):

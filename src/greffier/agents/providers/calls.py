@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any, Final
 from uuid import uuid4
 
@@ -20,6 +21,9 @@ from greffier.agents.providers.protocol import ProviderError, ToolCall
 ARGUMENTS: Final = 1 << 20
 #: Calls in one answer.
 CALLS: Final = 128
+#: Bytes of an id; a longer one is given a short name.  A result may name its call in 256 bytes, and
+#: some services put what they want to remember into an id.
+ID: Final = 200
 
 
 class MalformedError(ValueError):
@@ -107,6 +111,8 @@ class Calls:
             if not call.name:
                 raise MalformedError("a tool call without a name")
             call_id = mend(call.id) or f"call_{uuid4().hex[:24]}"
+            if len(call_id.encode()) > ID:
+                call_id = f"call_{blake2b(call_id.encode(), digest_size=16).hexdigest()}"
             number = 1
             fresh = call_id
             while fresh in ids:
