@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 from uuid import UUID
-
-from asyncpg import Record
 
 from greffier.store.database import Database
 
@@ -79,7 +77,7 @@ async def claimed(database: Database, kind: LaneKind, token: UUID) -> list[Claim
     return _claims(await database.verb(_CLAIMED, kind, token, again=True))
 
 
-def _claims(rows: Sequence[Record]) -> list[Claim]:
+def _claims(rows: Iterable[Any]) -> list[Claim]:
     return [
         Claim(
             row["conversation_id"], row["lane_id"], row["endpoint_id"], row["fence"], row["token"],
