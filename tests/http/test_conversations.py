@@ -40,6 +40,49 @@ async def test_the_same_id_and_request_is_the_same_conversation(ada: Person) -> 
     refused(other, 409, "id-reused")
 
 
+async def test_the_agent_is_one_that_is_there(ada: Person, root: Person) -> None:
+    """It cannot be changed later, so a wrong one is told at once; a deleted one answers nobody."""
+    agent = expect(
+        await root.http.post(
+            "/v1/agents", json={"name": "Guide", "provider": "echo", "model": "echo"}
+        ),
+        201,
+    )
+    body = {"id": str(uuid.uuid4()), "agent_id": agent["id"]}
+    made = expect(await ada.http.post("/v1/conversations", json=body), 201)
+    assert made["agent_id"] == agent["id"]
+    assert (await root.http.delete(f"/v1/agents/{agent['id']}")).status_code == 204
+
+    for agent_id in (agent["id"], str(uuid.uuid4())):
+        answer = await ada.http.post("/v1/conversations", json={"agent_id": agent_id})
+        found = refused(answer, 422, "validation")
+        assert pointers(found) == [("/agent_id", "unknown-agent")]
+    # Sent again it is what it was.
+    assert expect(await ada.http.post("/v1/conversations", json=body), 200) == made
+
+
+async def test_who_takes_part_is_somebody(ada: Person) -> None:
+    """Each once, and nobody who has the service's own names."""
+    named = [
+        {"user_id": "bob", "role": "member"},
+        {"user_id": "bob", "role": "viewer"},
+        {"user_id": "service:mine", "role": "member"},
+        {"user_id": "", "role": "member"},
+    ]
+    answer = await ada.http.post("/v1/conversations", json={"kind": "room", "participants": named})
+
+    assert pointers(refused(answer, 422, "validation")) == [
+        ("/participants/1/user_id", "duplicate"),
+        ("/participants/2/user_id", "reserved"),
+        ("/participants/3/user_id", "empty"),
+    ]
+    room = await ada.create(kind="room")
+    answer = await ada.http.post(
+        f"{path(room)}/participants", json={"user_id": "service", "role": "member"}
+    )
+    assert pointers(refused(answer, 422, "validation")) == [("/user_id", "reserved")]
+
+
 async def test_an_idempotency_key_stands_for_an_id(ada: Person, bob: Person) -> None:
     """The same key of the same user is the same conversation; another user's is another."""
     header = {b"idempotency-key": "any text, même accentué".encode("latin-1")}

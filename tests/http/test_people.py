@@ -130,6 +130,23 @@ async def test_who_cannot_be_anybody_is_refused(
     assert pointers(problem) == [fault]
 
 
+async def test_who_may_not_is_told_why(ada: Person, bob: Person) -> None:
+    """In words about them, not only that they may not."""
+    room = await ada.create(kind="room", participants=[{"user_id": bob.id}])
+    asked = (
+        (ada.http.delete(f"{path(room)}/participants/{ada.id}"), "hands the room over"),
+        (bob.http.delete(f"{path(room)}/participants/{ada.id}"), "role"),
+        (
+            bob.http.post(f"{path(room)}/messages", json={"role": "assistant", "content": "x"}),
+            "role user",
+        ),
+        (bob.http.patch(f"{path(room)}/messages/1", json={"content": "x"}), "author"),
+    )
+    await ada.say(room, "hello")
+    for ask, why in asked:
+        assert why in refused(await ask, 403, "forbidden")["detail"]
+
+
 # -- invitations -----------------------------------------------------------------------------------
 
 

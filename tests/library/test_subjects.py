@@ -6,6 +6,7 @@ import asyncio
 from uuid import UUID
 
 import pytest
+import pytest_asyncio
 
 from greffier.change.conversation import patch
 from greffier.errors import AgentFixed, IdReused, Invalid, SubjectTaken
@@ -14,6 +15,13 @@ from greffier.model.conversation import ConversationPatch
 from greffier.model.ids import uuid7
 
 TUTOR, CRITIC = UUID(int=1), UUID(int=2)
+
+
+@pytest_asyncio.fixture(autouse=True)
+async def agents(g: Greffier) -> None:
+    """A tutor and a critic."""
+    for id_, name in ((TUTOR, "Tutor"), (CRITIC, "Critic")):
+        await g.agents.create(id=id_, name=name, provider="echo", model="echo")
 
 
 async def test_the_first_words_make_the_conversation(g: Greffier) -> None:
@@ -136,3 +144,18 @@ async def test_a_subject_has_a_name(g: Greffier) -> None:
         with pytest.raises(Invalid):
             await g.say(subject, "hello", user="ada")
     assert (await g.conversations.list(user="ada")).list_rev == 0
+
+
+async def test_an_agent_that_is_not_there_is_not_chosen(g: Greffier) -> None:
+    """Nor one that was deleted: nothing is said, and the subject is as free as before."""
+    await g.agents.delete(CRITIC)
+    for nobody in (UUID(int=3), CRITIC):
+        with pytest.raises(Invalid) as refused:
+            await g.say("maths", "hello", user="ada", agent=nobody)
+        assert [one.code for one in refused.value.problems] == ["unknown-agent"]
+    assert (await g.conversations.list(user="ada")).data == []
+
+    said = await g.say("maths", "hello", user="ada", agent=TUTOR)
+    await g.agents.delete(TUTOR)
+    again = await g.say("maths", "hello", user="ada", id=said.id, agent=TUTOR)
+    assert again.seq == 1

@@ -87,6 +87,7 @@ class World:
         self.loop = loop or asyncio.new_event_loop()
         self.opened = open_database(dsn, replicas=replicas)
         self.g = Greffier(self.run(self.opened.__aenter__()))
+        self.run(self.g.agents.create(id=AGENT, name="Guide", provider="echo", model="echo"))
         self.histories = 0
 
     def run(self, work: Awaitable[T]) -> T:

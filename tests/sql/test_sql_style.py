@@ -117,6 +117,14 @@ def test_a_function_that_changes_something_has_a_version(function: Function) -> 
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=by_name)
+def test_why_somebody_may_not_is_said_in_fixed_words(function: Function) -> None:
+    """It is told to callers: nothing that is on record may find its way into it."""
+    said = len(re.findall(r"errcode = 'GR403'", function.text))
+    fixed = re.findall(r"errcode = 'GR403',\s*message = '[^'%]+'\s*[;,]", function.text)
+    assert len(fixed) == said
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=by_name)
 def test_an_update_computes_nothing_volatile(function: Function) -> None:
     """Times, ids and tokens are computed into variables first."""
     text = bare(function.text)

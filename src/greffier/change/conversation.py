@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 
+from greffier.access import is_reserved
 from greffier.errors import AgentFixed, Invalid, PayloadTooLarge, Problem
 from greffier.model import jsonb, text
 from greffier.model.conversation import ConversationPatch, NewConversation
@@ -35,7 +36,7 @@ async def create(
         Its id, and whether it was made now.
 
     Raises:
-        Invalid: The request breaks a rule.
+        Invalid: The request breaks a rule, or there is no such agent.
         IdReused: The id names a conversation made by another request.
         SubjectTaken: The owner has an active conversation on this subject.
         Gone: The id is that of an erased conversation.
@@ -43,16 +44,16 @@ async def create(
     problems = _problems(
         limits, title=new.title, subject=new.subject, owner=owner, limit=new.history_limit
     )
-    members = {p.user_id: p.role for p in new.participants or () if p.user_id != owner}
+    members: dict[str, str] = {}
     for index, participant in enumerate(new.participants or ()):
         pointer = f"/participants/{index}"
-        if not participant.user_id:
-            problems.append(Problem(f"{pointer}/user_id", "empty", "A participant has an id."))
-        elif found := text.faults(participant.user_id, f"{pointer}/user_id"):
+        if found := person_fault(participant.user_id, f"{pointer}/user_id"):
             problems.append(found)
-        elif len(participant.user_id.encode()) > limits.name:
-            detail = f"At most {limits.name} bytes."
-            problems.append(Problem(f"{pointer}/user_id", "too-long", detail))
+        elif participant.user_id in members:
+            detail = "This person stands twice."
+            problems.append(Problem(f"{pointer}/user_id", "duplicate", detail))
+        elif participant.user_id != owner:
+            members[participant.user_id] = participant.role
         if participant.role == "owner" and participant.user_id != owner:
             problems.append(
                 Problem(f"{pointer}/role", "one-owner", "Whoever creates it is the owner.")
@@ -74,23 +75,26 @@ async def create(
         )
     )
     digest = UUID(bytes=blake2b(asked, digest_size=16).digest())
-    rows = await database.verb(
-        CREATE,
-        id_,
-        digest,
-        new.kind,
-        new.title or "",
-        new.subject,
-        new.agent_id,
-        owner,
-        new.history_limit,
-        metadata or "{}",
-        list(members),
-        list(members.values()),
-        again=True,
-        touches=id_,
-        people=True,
-    )
+    try:
+        rows = await database.verb(
+            CREATE,
+            id_,
+            digest,
+            new.kind,
+            new.title or "",
+            new.subject,
+            new.agent_id,
+            owner,
+            new.history_limit,
+            metadata or "{}",
+            list(members),
+            list(members.values()),
+            again=True,
+            touches=id_,
+            people=True,
+        )
+    except Invalid:
+        raise no_such_agent() from None
     return id_, bool(rows[0][0])
 
 
@@ -160,6 +164,22 @@ async def erase(database: Database, conversation_id: UUID, actor: str | None) ->
     await database.verb(
         ERASE, conversation_id, actor, again=False, touches=conversation_id, people=True
     )
+
+
+def no_such_agent() -> Invalid:
+    """Refuse an agent that is not there, or not any more."""
+    return Invalid.at("/agent_id", "unknown-agent", "There is no agent with this id.")
+
+
+def person_fault(user: str, pointer: str) -> Problem | None:
+    """Say why nobody who takes part can be called so."""
+    if not user:
+        return Problem(pointer, "empty", "A participant has an id.")
+    if len(user.encode(errors="surrogatepass")) > DEFAULT.name:
+        return Problem(pointer, "too-long", f"At most {DEFAULT.name} bytes.")
+    if is_reserved(user):
+        return Problem(pointer, "reserved", "No user is called so: it is the service itself.")
+    return text.faults(user, pointer)
 
 
 def _problems(

@@ -8,10 +8,9 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
+from greffier.change.conversation import person_fault
 from greffier.errors import Invalid, NotFound
-from greffier.model import text
 from greffier.model.ids import uuid7
-from greffier.model.limits import DEFAULT
 from greffier.store.database import Database
 
 SET = "select set_participant_v1($1, $2, $3, $4, $5, $6, $7)"
@@ -47,12 +46,8 @@ async def set_participant(
         NotFound: No such conversation, or (``must_exist``) no such participant.
         Forbidden: Only the owner manages people, and stays the owner until somebody else is.
     """
-    if not user:
-        raise Invalid.at("/user_id", "empty", "A participant has an id.")
-    if problem := text.faults(user, "/user_id"):
+    if problem := person_fault(user, "/user_id"):
         raise Invalid(problems=(problem,))
-    if len(user.encode()) > DEFAULT.name:
-        raise Invalid.at("/user_id", "too-long", f"At most {DEFAULT.name} bytes.")
     if role not in ("owner", "member", "viewer"):
         raise Invalid.at("/role", "role", "One of owner, member, viewer.")
     try:

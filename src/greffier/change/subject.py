@@ -7,6 +7,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from greffier.change.append import Appended
+from greffier.change.conversation import no_such_agent
 from greffier.errors import AgentFixed, Invalid
 from greffier.model import text
 from greffier.model.draft import Speaker, check
@@ -45,7 +46,7 @@ async def say(
     An id already said on this subject, also in a conversation archived since, is that message.
 
     Raises:
-        Invalid: The subject or the message breaks a rule.
+        Invalid: The subject or the message breaks a rule, or there is no such agent.
         AgentFixed: The conversation has another agent.
         IdReused: The id names another message on this subject.
     """
@@ -60,22 +61,25 @@ async def say(
     made = uuid7()
     # Its id is ours, so nobody can ask for the same conversation by another request.
     request_hash = UUID(bytes=blake2b(made.bytes, digest_size=16).digest())
-    (found,) = await database.verb(
-        SAY,
-        owner,
-        subject,
-        agent_id,
-        made,
-        request_hash,
-        checked.id,
-        checked.request_hash,
-        row.author_name,
-        row.written_by,
-        row.content,
-        checked.fresh,
-        # A call whose fate is unknown is made again with the same id, looked for.
-        again=not checked.fresh,
-    )
+    try:
+        (found,) = await database.verb(
+            SAY,
+            owner,
+            subject,
+            agent_id,
+            made,
+            request_hash,
+            checked.id,
+            checked.request_hash,
+            row.author_name,
+            row.written_by,
+            row.content,
+            checked.fresh,
+            # A call whose fate is unknown is made again with the same id, looked for.
+            again=not checked.fresh,
+        )
+    except Invalid:
+        raise no_such_agent() from None
     database.committed(found["conversation_id"], found["rev"] or 0, people=found["created"])
     if found["outcome"] == "agent-fixed":
         raise AgentFixed

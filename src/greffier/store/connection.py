@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import asyncpg
 
-from greffier.errors import SQLSTATES, Error, Unavailable
+from greffier.errors import SQLSTATES, Error, Forbidden, Unavailable
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -77,12 +77,18 @@ def busy() -> Unavailable:
     return Unavailable("The conversation is busy; try again shortly.", retry_after=1)
 
 
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}."
+
+
 def translate(error: BaseException) -> BaseException:
     """Put an error of the driver into our words; what is already ours, or a bug, stays as it is."""
     if isinstance(error, Error):
         return error
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate in SQLSTATES:
-        return SQLSTATES[error.sqlstate]()
+        refusal = SQLSTATES[error.sqlstate]
+        # Who may see it is told why not, in fixed words of ours; others are told nothing.
+        return Forbidden(_sentence(error.args[0])) if refusal is Forbidden else refusal()
     if isinstance(error, LOST):
         return Unavailable("The database is away; try again shortly.", retry_after=1)
     if isinstance(error, NO_ENTRY):

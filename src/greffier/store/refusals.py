@@ -11,8 +11,11 @@ OUTCOMES: dict[str, type[errors.Error]] = {
     "forbidden": errors.Forbidden,
     "id-reused": errors.IdReused,
 }
+_WHY = {
+    "forbidden": "Your role here does not let you say this; in a room people write role user.",
+}
 
 
 def refusal(outcome: str) -> errors.Error:
     """Make the error an outcome means."""
-    return OUTCOMES[outcome]()
+    return OUTCOMES[outcome](_WHY.get(outcome))

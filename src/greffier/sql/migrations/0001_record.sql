@@ -254,6 +254,7 @@ end $$;
 
 -- Promise: the conversation exists once under its id.  The same request again finds it
 --          (created = false), another request under the same id is refused, an erased id is gone.
+--          An agent that is chosen is there: nobody could choose another later.
 --          With a subject, the owner has no other active conversation on it.
 -- How:     the primary key settles two at once: the loser waits, then sees the winner's row.
 -- Locks:   subject slot, conversation, users by id.
@@ -279,6 +280,10 @@ begin
             raise exception using errcode = 'GR409', message = 'this id names another conversation';
         end if;
         return false;
+    end if;
+    if p_agent_id is not null and not exists (
+        select from agents where id = p_agent_id and deleted_at is null) then
+        raise exception using errcode = 'GR422', message = 'there is no such agent';
     end if;
     if p_subject is not null then
         insert into subject_slots as s (owner_id, subject, conversation_id)
