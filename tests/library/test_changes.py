@@ -483,6 +483,31 @@ async def test_answers_are_cut_between_revs_and_lead_on(g: Greffier, store: Data
     ]
 
 
+async def test_an_answer_takes_as_many_as_fit(g: Greffier, store: Database) -> None:
+    """However short or long they are, deleted ones too: nobody asks more often than they must."""
+    talk = await a_talk(g)
+    shown = ["x", "déjà vu\n" * 40, "y" * 3000]
+    for number in range(120):
+        await g.messages.append(talk, content=shown[number % 3])
+    for seq in range(1, 120, 10):
+        await g.messages.delete(talk, seq)
+    limits = replace(DEFAULT, page_bytes=20_000, cut=1000)
+
+    sizes = [
+        [
+            len(message) + len(b",")
+            for message in msgspec.json.decode(b"[%b]" % found.messages, type=list[msgspec.Raw])
+        ]
+        async for found in answers(store, talk, 1, limits=limits)
+    ]
+
+    assert sum(map(len, sizes)) == 120
+    for answer, following in zip(sizes, sizes[1:], strict=False):
+        assert sum(answer) <= 20_000
+        # The deleted ones come last, each as the rev that deleted it.
+        assert sum(answer) + following[0] > 20_000
+
+
 async def test_people_are_told_also_to_who_catches_up_in_several_answers(
     g: Greffier, store: Database
 ) -> None:

@@ -307,18 +307,30 @@ begin
     return v_now;
 end $$;
 
--- The first seq that was numbered after a rev.  Revs never fall as seqs rise and seqs are dense, so
--- halving the interval finds it in as many index probes as its length has bits.
+-- The first seq that was numbered after a rev.  Revs never fall as seqs rise and seqs are dense: from
+-- the end, where those are who follow, it steps back twice as far each time, and then halves what is
+-- left, so that it takes as many index probes as what is new has bits, twice.
 create function first_seq_after_rev(
     p_conversation_id uuid, p_first bigint, p_last bigint, p_rev bigint
 ) returns bigint
 language plpgsql stable as $$
 declare
-    v_low bigint := p_first;
+    v_low bigint := p_last;
     v_high bigint := p_last + 1;
+    v_step bigint := 1;
     v_middle bigint;
     v_rev bigint;
 begin
+    -- All from v_high on are after it; what is below v_low, when this is done, is not.
+    while v_low >= p_first loop
+        select m.rev into v_rev from messages m
+        where m.conversation_id = p_conversation_id and m.seq = v_low;
+        exit when v_rev <= p_rev;
+        v_high := v_low;
+        v_low := v_low - v_step;
+        v_step := v_step * 2;
+    end loop;
+    v_low := greatest(v_low + 1, p_first);
     while v_low < v_high loop
         v_middle := (v_low + v_high) / 2;
         select m.rev into v_rev from messages m

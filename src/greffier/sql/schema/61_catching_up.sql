@@ -42,9 +42,15 @@ language plpgsql stable rows 1 as $$
 #variable_conflict use_column
 declare
     c_most constant integer := 2000;
+    -- So many are written without a look at how long they are.
+    c_few constant integer := 32;
+    -- No message's JSON is shorter, but for its content.
+    c_least constant integer := 400;
     v conversations;
     v_active int8multirange;
     v_fresh bigint;
+    v_older bigint[];
+    v_revs bigint[];
     v_returned int8multirange;
     v_horizon bigint;
     v_past bigint;
@@ -71,14 +77,20 @@ begin
     v_fresh := first_seq_after_rev(v.id, v.first_seq, v.last_seq, p_since);
     -- Where each kind of candidate is cut off: nothing at or beyond that rev is complete.
     v_horizon := v.rev + 1;
-    select m.rev into v_past from messages m
-    where m.conversation_id = v.id and m.seq = v_fresh + c_most;
-    v_horizon := least(v_horizon, coalesce(v_past, v_horizon));
-    select m.changed_rev into v_past from messages m
-    where m.conversation_id = v.id and m.changed_rev > p_since
-    order by m.changed_rev offset c_most limit 1;
-    v_horizon := least(v_horizon, coalesce(v_past, v_horizon));
-    v_returned := '{}';
+    if v_fresh + c_most <= v.last_seq then
+        select m.rev into v_past from messages m
+        where m.conversation_id = v.id and m.seq = v_fresh + c_most;
+        v_horizon := least(v_horizon, v_past);
+    end if;
+    -- What changed of what was there, and the rev that made it so.
+    select array_agg(k.seq order by k.changed_rev), array_agg(k.changed_rev order by k.changed_rev)
+    into v_older, v_revs
+    from (
+        select m.seq, m.changed_rev from messages m
+        where m.conversation_id = v.id and m.changed_rev > p_since
+        order by m.changed_rev limit c_most + 1
+    ) k;
+    v_horizon := least(v_horizon, coalesce(v_revs[c_most + 1], v_horizon));
     if v.path_rev > p_since then
         v_returned := v_active * int8multirange(int8range(v.first_seq, v_fresh)) * coalesce((
             select range_agg(x)
@@ -89,39 +101,59 @@ begin
             return next;
             return;
         end if;
+        select array_agg(k.seq), array_agg(k.at_rev) into v_older, v_revs
+        from (
+            select o.seq, o.at_rev from unnest(v_older, v_revs) o (seq, at_rev)
+            where not o.seq <@ v_returned
+            union all
+            select m.seq, greatest(coalesce(m.changed_rev, m.rev), (
+                select max(h.rev) from path_changes h
+                where h.conversation_id = v.id and h.rev > p_since and m.seq <@ h.returned))
+            from unnest(v_returned) x
+            join messages m on m.conversation_id = v.id and m.seq >= lower(x) and m.seq < upper(x)
+        ) k;
+    end if;
+    if least(v.last_seq - v_fresh + 1, c_most) + coalesce(cardinality(v_older), 0) > c_few then
+        -- What does not fit whatever else it says is not written: a quarter of ten thousand.
+        select min(k.at_rev) into v_past
+        from (
+            select k.at_rev, sum(k.least) over by_rev as bytes, rank() over by_rev as place
+            from (
+                select coalesce(m.changed_rev, m.rev) as at_rev, c_least + case
+                    when m.deleted_at is null
+                        then least(coalesce(octet_length(m.content), 0), p_cut - 3)
+                    else 0 end as least
+                from messages m
+                where m.conversation_id = v.id and m.seq between v_fresh and v.last_seq
+                  and m.seq < v_fresh + c_most and m.seq <@ v_active
+                union all
+                select o.at_rev, c_least from unnest(v_older, v_revs) o (seq, at_rev)
+                where o.seq < v_fresh and o.seq <@ v_active
+            ) k
+            where k.at_rev < v_horizon
+            window by_rev as (order by k.at_rev)
+        ) k
+        where k.bytes > p_bytes and k.place > 1;
+        v_horizon := least(v_horizon, coalesce(v_past, v_horizon));
     end if;
 
-    with candidate as (
-        select m.seq, coalesce(m.changed_rev, m.rev) as at_rev
-        from messages m
-        where m.conversation_id = v.id and m.seq >= v_fresh and m.seq < v_fresh + c_most
-          and m.seq <= v.last_seq
-        union
-        select m.seq, m.changed_rev
-        from messages m
-        where m.conversation_id = v.id and m.changed_rev > p_since and m.changed_rev < v_horizon
-          and m.seq < v_fresh
-        union
-        select m.seq, greatest(coalesce(m.changed_rev, m.rev), (
-            select max(h.rev) from path_changes h
-            where h.conversation_id = v.id and h.rev > p_since and m.seq <@ h.returned))
-        from unnest(v_returned) x
-        join messages m on m.conversation_id = v.id and m.seq >= lower(x) and m.seq < upper(x)
-    ), due as (
-        select k.seq, max(k.at_rev) as at_rev from candidate k
-        where k.seq <@ v_active
-        group by k.seq
-    ), written as materialized (
+    with written as materialized (
         -- else each body would be written twice, for its size and for itself
-        select d.seq, d.at_rev, message_json(m, p_cut) as body
-        from due d
-        join messages m on m.conversation_id = v.id and m.seq = d.seq
-        where d.at_rev < v_horizon
+        select m.seq, coalesce(m.changed_rev, m.rev) as at_rev, message_json(m, p_cut) as body
+        from messages m
+        where m.conversation_id = v.id and m.seq between v_fresh and v.last_seq
+          and m.seq < v_fresh + c_most and m.seq <@ v_active
+          and coalesce(m.changed_rev, m.rev) < v_horizon
+        union all
+        select m.seq, o.at_rev, message_json(m, p_cut)
+        from unnest(v_older, v_revs) o (seq, at_rev)
+        join messages m on m.conversation_id = v.id and m.seq = o.seq
+        where o.seq < v_fresh and o.seq <@ v_active and o.at_rev < v_horizon
     ), sized as (
         -- with its peers: a rev is sent whole
-        select w.*, sum(octet_length(w.body) + 1) over (order by w.at_rev) as bytes,
-            dense_rank() over (order by w.at_rev) as place
+        select w.*, sum(octet_length(w.body) + 1) over by_rev as bytes, rank() over by_rev as place
         from written w
+        window by_rev as (order by w.at_rev)
     )
     select string_agg(s.body, ',' order by s.seq) filter (where s.bytes <= p_bytes or s.place = 1),
         min(s.at_rev) filter (where s.bytes > p_bytes and s.place > 1)
