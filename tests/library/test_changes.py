@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -502,7 +503,7 @@ async def test_an_answer_takes_as_many_as_fit(g: Greffier, store: Database) -> N
     ]
 
     assert sum(map(len, sizes)) == 120
-    for answer, following in zip(sizes, sizes[1:], strict=False):
+    for answer, following in pairwise(sizes):
         assert sum(answer) <= 20_000
         # The deleted ones come last, each as the rev that deleted it.
         assert sum(answer) + following[0] > 20_000
