@@ -134,6 +134,51 @@ async def test_a_chat_is_answered_in_the_chat(database: str) -> None:
     assert {one.path for one in web.requests} == {f"/bot{TOKEN}/sendMessage"}
 
 
+async def test_one_contact_who_wants_no_more_says_so_for_nobody_else(database: str) -> None:
+    """A chat that blocked the bot waits for a person; the others are answered as before."""
+    blocked = json.dumps(
+        {"ok": False, "error_code": 403, "description": "Forbidden: bot was blocked by the user"}
+    ).encode()
+    taken = json.dumps({"ok": True, "result": {"message_id": 1}}).encode()
+    web = Web(response(403, blocked), response(200, taken))
+    async with serving(web) as server:
+        channel = Telegram(api=f"http://{server.host}")
+        async with delivering(database, [channel]) as record:
+            endpoint = await record.g.endpoints.create(
+                channel="telegram", target="{contact}", secret=TOKEN
+            )
+            source = await record.g.sources.create(
+                name="bot", owner="ada", endpoint=endpoint.id, adapter="telegram"
+            )
+            await ask(record, source, "-42", "one")
+            await record.until("select exists (select from lanes where parked_at is not null)")
+            await ask(record, source, "-43", "two")
+            await record.until("select exists (select from attempts where outcome = 'accepted')")
+            await record.idle()
+            assert (await record.g.endpoints.get(endpoint.id)).state == "active"
+            (reason,) = await record.parked()
+            assert "bot was blocked by the user" in reason
+
+
+async def test_a_contact_who_cannot_be_written_to_slows_nobody_else(database: str) -> None:
+    """What could not even leave, whatever the mail server does, is no failure of the endpoint."""
+    async with postbox() as box:
+        channel = Email(f"smtp://127.0.0.1:{box.port}", "Greffier <bot@example.org>")
+        async with delivering(database, [channel]) as record:
+            endpoint = await record.g.endpoints.create(channel="email", target="{contact}")
+            source = await record.g.sources.create(
+                name="mail", owner="ada", endpoint=endpoint.id, debounce=0
+            )
+            for number in range(6):
+                await ask(record, source, f"no address {number}", "hello")
+            await record.until("select count(*) = 6 from lanes where parked_at is not null")
+            found = await record.g.endpoints.get(endpoint.id)
+            assert (found.state, found.failing_since) == ("active", None)
+            await ask(record, source, "eve@example.net", "hello")
+            await box.until(1)
+            await record.idle()
+
+
 async def test_what_has_no_words_for_people_is_passed_over(database: str) -> None:
     """Calls of tools and their results, and they leave no trace in the journal."""
     web = Web(response(200, json.dumps({"ok": True, "result": {"message_id": 1}}).encode()))

@@ -423,7 +423,7 @@ def _show_parts(found: Diagnosis) -> None:
             ],
             head=("endpoint", "channel", "is", "failures", "waiting", "why"),
             right=(3, 4),
-            whole=(0,),
+            whole=range(5),
         )
 
 

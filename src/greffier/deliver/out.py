@@ -69,6 +69,8 @@ class Endpoint:
     previous: tuple[str, ...]
     #: Whether the lane is the conversation's own, and not one message's (``set_aside_v1``).
     main: bool
+    #: Whether it points to the contact of this conversation, who speaks for no other.
+    contact: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,9 @@ def judge(
     """
     if result.outcome == "accepted":
         return Verdict(done=True)
+    if result.disable:
+        # Its endpoint is disabled: there it waits, whatever the order, until somebody enables it.
+        return Verdict(done=False)
     if result.outcome == "uncertain" and on_uncertain == "park":
         return Verdict(done=False, park=f"uncertain: {result.detail}")
     wait = retry.wait(tries + 1, random=chance, retry_after=result.retry_after, most=most)
@@ -240,6 +245,7 @@ class OutLanes:
             row["title"],
             tuple(dict.fromkeys(row["previous"])),
             row["main"],
+            row["contact"],
         )
 
     # -- calls, each refused when the lane is not ours any more ----------------------------------
@@ -371,9 +377,10 @@ class OutLanes:
         Without a result only the place among those that leave at the same time is given back.
         """
         ok = None if result is None else result.outcome == "accepted"
-        if result is not None and _is_refusal(result):
-            # It works, and would not have this message.
-            ok = True
+        if result is not None and not result.retryable and not result.disable:
+            # It works, and would not have this message; or that could not even leave, whatever the
+            # endpoint does, which says nothing of it.
+            ok = True if result.outcome == "rejected" else None
         if ok is not False and not endpoint.gated:
             return
         disable = result.detail if result is not None and result.disable else None
@@ -417,7 +424,8 @@ class OutLanes:
         result = await channel.send(endpoint.target, outgoing, timeout=self._timeout)
         self.took.add(channel.name, asyncio.get_running_loop().time() - began)
         self.sends[channel.name, result.outcome] += 1
-        return result
+        # A contact who wants no more says so for nobody else.
+        return replace(result, disable=False) if endpoint.contact else result
 
     def judge(self, result: Result, tries: int, endpoint: Endpoint, channel: Channel) -> Verdict:
         """Decide what is done after a try."""
@@ -437,10 +445,6 @@ class OutLanes:
 def _holder(held: Held) -> UUID:
     """Name a lane while it is ours: what was claimed at once has one token."""
     return uuid5(held.claim.token, str(held.claim.lane_id))
-
-
-def _is_refusal(result: Result) -> bool:
-    return result.outcome == "rejected" and not result.retryable and not result.disable
 
 
 def _can_probe(channel: Channel) -> bool:
@@ -531,12 +535,18 @@ class _Delivery:
                 await lanes.defer(held, 0.0)
                 return False
             return True
-        if endpoint.ordering == "unordered" and endpoint.main:
-            await lanes.set_aside(held, message.seq, result, verdict, keep=not last)
+        if result.disable:
+            # First, so that whoever takes the lane next finds its endpoint disabled.
+            await lanes.report(held, endpoint, result)
+        aside = endpoint.ordering == "unordered" and endpoint.main
+        goes_on = aside and not result.disable
+        if aside:
+            await lanes.set_aside(held, message.seq, result, verdict, keep=goes_on and not last)
         else:
             await lanes.failed(held, message.seq, result, verdict)
-        await lanes.report(held, endpoint, result)
-        return endpoint.ordering == "unordered" and endpoint.main
+        if not result.disable:
+            await lanes.report(held, endpoint, result)
+        return goes_on
 
     async def _try(self, message: Message) -> Result:
         lanes, held = self._lanes, self._held

@@ -406,15 +406,16 @@ def _about_lanes(found: Diagnosis) -> list[Advice]:
     if parked:
         left = sum(one.with_tries_left for one in found.parked)
         force = "" if left else " --force"
+        why = (found.parked[0].reason if found.parked else None) or "no reason"
         also = f" ({left} of them; the others with --force)" if 0 < left < parked else ""
         advice.append(
             Advice(
                 code="parked",
                 person=True,
                 detail=f"{are(parked, 'lane')} parked and waiting for a person, most often: "
-                f"{found.parked[0].reason if found.parked else 'no reason'}. When the cause is "
-                f"mended: greffier queue unlock{force} --execute{also}; to give up the message at "
-                "the head: greffier queue skip LANE --execute",
+                f"{why.rstrip('.')}. When the cause is mended: greffier queue unlock{force} "
+                f"--execute{also}; to give up the message at the head: greffier queue skip LANE "
+                "--execute",
             )
         )
     if found.unsure_parked:
@@ -470,10 +471,13 @@ def _about_places(found: Diagnosis) -> list[Advice]:
         elif one.state == "paused":
             detail = f"Endpoint {one.id} ({one.channel}) is paused by a person, {held}."
         else:
-            detail = (
-                f"Endpoint {one.id} ({one.channel}) failed {one.failures} times in a row, {held}: "
-                "it is tried again by itself, less and less often."
+            then = (
+                f"{held}: it is tried again by itself, less and less often."
+                if one.waiting
+                else "and nothing waits for it: the next message tries it."
             )
+            failed = "once" if one.failures == 1 else f"{one.failures} times in a row"
+            detail = f"Endpoint {one.id} ({one.channel}) failed {failed}, {then}"
         advice.append(
             Advice(code=f"endpoint-{one.state}", person=one.state == "disabled", detail=detail)
         )

@@ -7,7 +7,7 @@ select e.id, e.channel, coalesce(o.target, e.target) as target,
     e.roles, e.ordering, e.on_uncertain, e.max_attempts,
     e.concurrency is not null or e.per_minute is not null or e.failures > 0
         or e.paused_at is not null or e.disabled_at is not null as gated,
-    c.title, lane_id($1, 'out', e.id) = $2 as main,
+    c.title, lane_id($1, 'out', e.id) = $2 as main, o.target is not null as contact,
     array(
         select a.external_id from attempts a
         where a.conversation_id = $1 and a.lane_id = $2 and a.external_id is not null
