@@ -216,6 +216,71 @@ async def test_no_content_in_the_change_that_deletes(database: str) -> None:
     assert b"unsayable" not in change.body
 
 
+async def taken_back(record: Database, talk: UUID, how: str, quick: Following) -> None:
+    """Say something and take it back, each of which somebody quick hears as a change of its own."""
+    await say(record, talk, "harmless")
+    await until(quick, 2)
+    await say(record, talk, "unsayable")
+    await until(quick, 3)
+    if how == "after a rewind":
+        # Off the path: the change that erases it does not even name it.
+        await path_verbs.rewind(record, talk, 1, "ada")
+        await until(quick, 4)
+    await message_verbs.delete(record, talk, 2, "ada", erase=how != "deleted")
+    await until(quick, quick.rev + 1)
+
+
+@pytest.mark.parametrize("how", ["deleted", "erased", "after a rewind"])
+async def test_what_was_taken_back_is_told_to_nobody_who_comes_back(
+    database: str, how: str
+) -> None:
+    """Not from memory either, where it was kept for those whose connection broke."""
+    async with serving(database) as (record, feed, _):
+        talk = await room(record)
+        async with feed.follow(talk, "ada", 1) as following:
+            await taken_back(record, talk, how, following)
+            async with feed.follow(talk, "ada", 1) as back:
+                taken = await until(back, following.rev)
+
+    assert "unsayable" not in str(said(taken))
+    assert "harmless" in said(taken)
+    assert not any(b"unsayable" in change.body for change in taken)
+
+
+@pytest.mark.parametrize("how", ["deleted", "erased", "after a rewind"])
+async def test_what_was_taken_back_does_not_wait_for_the_slow(database: str, how: str) -> None:
+    """It leaves their queue; they read what is left when they come to it."""
+    async with serving(database) as (record, feed, _):
+        talk = await room(record)
+        async with (
+            feed.follow(talk, "ada", 1) as slow,
+            feed.follow(talk, "ada", 1) as quick,
+        ):
+            await taken_back(record, talk, how, quick)
+            assert not slow._follower._queue
+            taken = await until(slow, quick.rev)
+
+    assert not any(b"unsayable" in change.body for change in taken)
+    assert "harmless" in said(taken)
+
+
+async def test_what_only_adds_is_kept_for_those_who_come_back(database: str) -> None:
+    """Messages, edits and read marks: a crowd that comes back is answered from memory."""
+    async with serving(database) as (record, feed, _):
+        talk = await room(record, "bob")
+        async with feed.follow(talk, "ada", 1) as following:
+            await say(record, talk, "one")
+            await until(following, 2)
+            await message_verbs.edit(record, talk, 1, "won", SERVICE)
+            await until(following, 3)
+            await people_verbs.read_upto(record, talk, "bob", 1)
+            await until(following, 4)
+            kept = following._stream.since(1)
+
+    assert kept is not None
+    assert [change.rev for change in kept] == [2, 3, 4]
+
+
 async def test_a_rewind_names_what_left_the_path(database: str) -> None:
     """The change says which stretch is superseded."""
     async with serving(database) as (record, feed, _):

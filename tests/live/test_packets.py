@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 import socketio
 
-from greffier.server.packets import Event, event
+from greffier.server.packets import Event, Outbox, event
 from live.conftest import Running, Socket
 
 
@@ -138,3 +139,27 @@ async def test_an_answer_in_pieces_is_the_same_on_every_way(server: Running) -> 
 
     assert by_polling["changes"]["conversation"]["title"] == "é" * 200
     assert lasting(by_polling) == lasting(at_once) == lasting(queued)
+
+
+async def test_what_is_taken_back_leaves_the_rest_in_order() -> None:
+    """Of one conversation's changes; and whoever waits until all was taken is not kept waiting."""
+    mine, other = uuid4(), uuid4()
+    queue = Outbox()
+    for number in range(6):
+        one = numbered(number)
+        if number in (1, 3):
+            one.about = (mine, 10 + number)
+        if number == 4:
+            one.about = (other, 5)
+        queue.put_nowait(one)
+    queue.put_nowait(None)
+
+    assert queue.recall(mine) == 11
+    assert queue.recall(mine) is None
+    left = []
+    while (one_left := await queue.get()) is not None:
+        left.append(one_left.data)
+        queue.task_done()
+    queue.task_done()
+    await queue.join()
+    assert left == [numbered(number).data for number in (0, 2, 4, 5)]

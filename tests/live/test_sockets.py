@@ -194,6 +194,32 @@ async def test_an_expired_token_ends_the_socket(
             await gone.wait()
 
 
+async def test_what_was_deleted_does_not_wait_for_a_slow_socket(server: Running) -> None:
+    """It is taken back out of the socket's queue; the client gets all the rest, and no gap."""
+    talk = await room(server, "bob")
+    async with server.socket("ada") as ada, server.socket("bob") as bob:
+        sockets = server.app.sockets
+        for one in (ada, bob):
+            joined = await one.call("join", conversation_id=talk)
+        (sid,) = {one.sid for one in sockets._places if one.user == "bob"}
+        slow = sockets._wire.socket(sid)
+        slow.protocol.pause_writing()
+        for number, words in enumerate(("first", "unsayable", "third"), start=2):
+            await say(server, talk, words)
+            await ada.wait("change", rev=number)
+        async with server.http("ada") as http:
+            await http.delete(f"/v1/conversations/{talk}/messages/2?erase=true")
+        await ada.wait("change", rev=5)
+        assert not any("unsayable" in str(one and one.data) for one in slow.queue._queue)
+        slow.protocol.resume_writing()
+        await bob.wait("change", rev=5)
+
+    changes = [data for name, data in bob.events if name == "change"]
+    assert "unsayable" not in str(changes[1:])
+    assert [one["since"] for one in changes] == [joined["rev"], *(x["rev"] for x in changes[:-1])]
+    assert {"first", "third"} <= set(said(bob.events))
+
+
 async def test_typing_reaches_the_others_and_ends(servers: tuple[Running, Running]) -> None:
     """Over both servers, to who takes part, and never to oneself."""
     here, there = servers

@@ -18,6 +18,7 @@ class Change:
         body: The JSON that is sent, the same bytes to all (contract.md, ``change``).
         people: Who takes part from here on; None when nobody came, left or read.
         reset: It cannot be told as a change: start from a page.
+        adds: It is known to take nothing back: what was said before it may still be told.
     """
 
     conversation_id: UUID
@@ -27,6 +28,7 @@ class Change:
     body: bytes
     people: frozenset[str] | None = None
     reset: bool = False
+    adds: bool = False
 
     @property
     def event_id(self) -> str:

@@ -12,6 +12,8 @@ import functools
 from collections.abc import AsyncIterator, Callable
 from uuid import UUID
 
+import msgspec
+
 from greffier.errors import Gone, NotFound, Unavailable
 from greffier.model.limits import DEFAULT, Limits
 from greffier.publish.bus import Bus, LocalBus, Wake
@@ -355,9 +357,43 @@ def encode(conversation_id: UUID, found: Changes) -> Change:
     """Write a change as it is sent to everybody; ``me`` is nobody's and so null."""
     body = b'{"conversation_id":"%b",%b' % (str(conversation_id).encode(), found.body()[1:])
     people = None
+    adds = _adds(found)
     if found.participants != b"null":
         everybody: list[Participant] = decode_participants(found.participants)
         people = frozenset(one.user_id for one in everybody)
     return Change(
-        conversation_id, found.epoch, found.since, found.rev, body, people, reset=found.reset
+        conversation_id,
+        found.epoch,
+        found.since,
+        found.rev,
+        body,
+        people,
+        reset=found.reset,
+        adds=adds,
     )
+
+
+class _Said(msgspec.Struct):
+    """What of a message tells whether it is new."""
+
+    rev: int
+    deleted_at: str | None = None
+
+
+_said = msgspec.json.Decoder(list[_Said]).decode
+
+
+def _adds(found: Changes) -> bool:
+    """Say whether a change is known to take nothing back: it is messages alone, or people alone.
+
+    A message may be erased that is not on the path, of which the change says nothing; so each rev
+    has to be some message's, or the one rev that of people.
+    """
+    if found.reset or found.superseded != b"[]":
+        return False
+    if not found.messages:
+        return found.rev == found.since + 1 and found.participants != b"null"
+    said = _said(b"[%b]" % found.messages)
+    if any(one.deleted_at is not None for one in said):
+        return False
+    return len({one.rev for one in said if one.rev > found.since}) == found.rev - found.since

@@ -59,12 +59,21 @@ class Follower:
             return
         if self.lagging:
             return
+        if self._queue and not change.adds:
+            # Something that waits may have been deleted: they read what is left of it.
+            self._fall_behind()
+            return
         self._queue.append(change)
         self._size += len(change.body)
         if len(self._queue) > QUEUE_CHANGES or self._size > QUEUE_BYTES:
-            self._queue.clear()
-            self._size = 0
-            self.lagging = True
+            self._fall_behind()
+            return
+        self._wake()
+
+    def _fall_behind(self) -> None:
+        self._queue.clear()
+        self._size = 0
+        self.lagging = True
         self._wake()
 
     def revoke(self) -> None:
@@ -120,10 +129,11 @@ class Stream:
     def publish(self, change: Change) -> None:
         """Hand a change to everybody, and keep it for those who come back."""
         self.rev = change.rev
-        if change.reset:
+        if not change.adds:
+            # What was said before may have been deleted, and is told to nobody any more.
             self._kept.clear()
             self._kept_size = 0
-        else:
+        if not change.reset:
             self._kept.append(change)
             self._kept_size += len(change.body)
             while self._kept_size > KEPT_BYTES:

@@ -3,8 +3,8 @@
 python-socketio's own ``emit`` makes a task and encodes the event again for each recipient, and
 reaches a fifth of what Node's socket.io does.  Here an event is encoded once, down to the frame,
 and written to each WebSocket whose queue is empty and whose transport takes more; elsewhere it goes
-into the socket's queue, which is bounded.  This file alone knows the insides of the engine and of
-uvicorn's WebSockets.
+into the socket's queue, which is bounded.  This file and ``engine`` alone know the insides of the
+libraries and of uvicorn's WebSockets.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import socketio
 from engineio import packet
-from engineio.async_drivers import asgi
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.protocol import State
 
@@ -53,6 +53,8 @@ class Event(packet.Packet):  # type: ignore[misc]  # the engine has no types
         payload = self.encode().encode()
         #: The WebSocket frame, the same to all.
         self.frame = _head(len(payload)) + payload
+        #: Of a change, which conversation's and what it applies to.
+        self.about: tuple[UUID, int] | None = None
 
     def write(self, transport: Any) -> None:
         """Write its frame."""
@@ -99,22 +101,6 @@ def _head(size: int) -> bytes:
     return b"\x81\x7f" + size.to_bytes(8, "big")
 
 
-class Server(socketio.AsyncServer):  # type: ignore[misc]  # the library has no types
-    """The library's server, which sends answers in pieces as they are."""
-
-    async def _send_packet(self, eio_sid: str, pkt: Any) -> None:
-        if pkt.packet_type == socketio.packet.ACK and pkt.data:
-            (answer,) = pkt.data
-            if isinstance(answer, Pieces):
-                socket = self.eio.sockets.get(eio_sid)
-                if socket is not None and not socket.closed:
-                    ready = Acknowledgement(pkt.id, answer)
-                    if not written(socket, ready):
-                        socket.queue.put_nowait(ready)
-                return
-        await super()._send_packet(eio_sid, pkt)
-
-
 class Outbox(asyncio.Queue[packet.Packet | None]):
     """A socket's queue, which knows whether its writer has written all that it took.
 
@@ -131,6 +117,19 @@ class Outbox(asyncio.Queue[packet.Packet | None]):
         """Whether nothing waits, and nothing is on its way: the next may be written at once."""
         return self._asked and self.empty()
 
+    def recall(self, conversation_id: UUID) -> int | None:
+        """Take out what waits of a conversation's changes; see ``Wire.recall``."""
+        since: int | None = None
+        for _ in range(self.qsize()):
+            one = self.get_nowait()
+            self.task_done()
+            about = one.about if isinstance(one, Event) else None
+            if about is None or about[0] != conversation_id:
+                self.put_nowait(one)
+            elif since is None:
+                since = about[1]
+        return since
+
     async def get(self) -> packet.Packet | None:
         """Take the next packet."""
         self._asked = True
@@ -140,24 +139,11 @@ class Outbox(asyncio.Queue[packet.Packet | None]):
             self._asked = False
 
 
-class _WebSocket(asgi.WebSocket):  # type: ignore[misc]  # the engine has no types
-    """The engine's WebSocket, which its socket knows how to write to."""
-
-    async def __call__(self, environ: dict[str, Any]) -> Any:
-        # Of uvicorn's protocol; under another server, or compressed, there is only the queue.
-        protocol = getattr(environ["asgi.send"], "__self__", None)
-        if isinstance(protocol, WebSocketsSansIOProtocol) and not protocol.conn.extensions:
-            self.handler.__self__.protocol = protocol
-        return await super().__call__(environ)
-
-
 class Wire:
     """The way to the sockets of one server."""
 
     def __init__(self, server: socketio.AsyncServer) -> None:
         self._server = server
-        server.eio.create_queue = Outbox
-        server.eio._async = {**server.eio._async, "websocket": _WebSocket}  # noqa: SLF001
 
     def send(self, sid: str, ready: Event) -> bool:
         """Write an event to a socket, or put it into its queue; never waits.
@@ -175,6 +161,18 @@ class Wire:
         socket.queue.put_nowait(ready)
         return True
 
+    def recall(self, sid: str, conversation_id: UUID) -> int | None:
+        """Take back the changes of a conversation that wait for a socket.
+
+        Returns:
+            The rev at which its client stands without them; None when none waited.
+        """
+        socket = self.socket(sid)
+        if socket is None:
+            return None
+        queue: Outbox = socket.queue
+        return queue.recall(conversation_id)
+
     async def drained(self, sid: str) -> bool:
         """Wait until everything that waited for a socket was taken by its transport.
 
@@ -187,26 +185,11 @@ class Wire:
         await socket.queue.join()
         return not socket.closed
 
-    def let_go(self, sid: str) -> None:
-        """Write no more to a socket that ended.
-
-        The engine keeps it until its next ping would be due; not its connection as well.
-        """
-        socket = self.socket(sid)
-        if socket is not None:
-            socket.protocol = None
-
     async def hang_up(self, sid: str) -> None:
-        """End a socket as a broken network would: its client comes back by itself.
-
-        The library's own ``disconnect`` tells it to stay away.
-        """
-        socket = self.socket(sid)
-        if socket is not None and not socket.closed:
-            # Without a word of goodbye, and without waiting for a slow client.
-            await socket.close(wait=False, abort=True)
-            # The writer ends behind what waits, and with it the WebSocket.
-            socket.queue.put_nowait(None)
+        """End a socket as a broken network would: its client comes back by itself."""
+        eio_sid = self._server.manager.eio_sid_from_sid(sid, "/")
+        if eio_sid:
+            await self._server.hang_up(eio_sid)
 
     def socket(self, sid: str) -> Any:
         """Give the engine's socket, for ``written``; it stays the same when it is upgraded."""

@@ -21,13 +21,14 @@ import socketio
 from greffier import access
 from greffier.access import Principal
 from greffier.change.people import read_upto
-from greffier.errors import Error, Invalid, NotFound, Unauthenticated, Unavailable
+from greffier.errors import Error, Invalid, NotFound, RateLimited, Unauthenticated, Unavailable
 from greffier.model import text
 from greffier.model.ids import parse_uuid
 from greffier.publish.arrivals import Arrival, Arrivals
 from greffier.publish.change import Change
 from greffier.publish.stream import Stream
-from greffier.server.packets import Event, MsgspecJson, Pieces, Server, Wire, event, written
+from greffier.server.engine import Server
+from greffier.server.packets import Event, MsgspecJson, Pieces, Wire, event, written
 from greffier.server.run_rooms import RunRooms
 from greffier.server.service import LONGEST_ID
 
@@ -42,6 +43,8 @@ RECHECK = 5.0
 JOINED = 500
 #: Changes heard while a join is being answered; beyond that the socket catches up instead.
 HEARD = 256
+#: Events of one socket that wait for their turn; a client that comes back joins all it had at once.
+WAITING = 2 * JOINED
 #: In rooms larger than this nobody is told who types or who is there; presence is asked for.
 SIGNALLED = 200
 
@@ -58,6 +61,10 @@ class Joined:
     #: The engine's, to write to.
     socket: Any = None
     people: frozenset[str] = frozenset()
+    #: Whether they were found to take part; until then they are told nothing whatever.
+    admitted: bool = False
+    #: Brings it to the present when it fell behind.
+    recovery: asyncio.Task[None] | None = None
     #: What was heard while the join is answered or the socket catches up; None when it is live.
     heard: list[Change] | None = field(default_factory=list)
     told: int = 0
@@ -72,6 +79,7 @@ class Session:
     principal: Principal
     #: One event of a socket after the other: the library runs each in a task of its own.
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    waiting: int = 0
     joined: dict[UUID, Joined] = field(default_factory=dict)
     own: asyncio.Task[None] | None = None
 
@@ -114,8 +122,6 @@ class Sockets:
             max_http_buffer_size=64 << 10,
             ping_interval=25,
             ping_timeout=20,
-            logger=False,
-            engineio_logger=False,
         )
         self._wire = Wire(self.server)
         self._arrivals = Arrivals(service.database, limits=service.limits)
@@ -132,10 +138,11 @@ class Sockets:
         on("disconnect", self._disconnect)
         for name in ("join", "leave", "typing", "read"):
             on(name, self._serialised(name))
+        on("*", self._unknown)
 
     def _present(self, conversation_id: UUID) -> list[str]:
-        """Give the sockets that have joined a conversation and may still see it."""
-        return [joined.sid for joined in self._rooms.get(conversation_id, ())]
+        """Give the sockets that have joined a conversation and may see it."""
+        return [one.sid for one in self._rooms.get(conversation_id, ()) if one.admitted]
 
     # -- connections ---------------------------------------------------------------------------
 
@@ -183,7 +190,6 @@ class Sockets:
         return replace(access.acting_for(principal, user), name=name)
 
     async def _disconnect(self, sid: str, *_: Any) -> None:
-        self._wire.let_go(sid)
         session = self._sessions.pop(sid, None)
         if session is None:
             return
@@ -250,17 +256,26 @@ class Sockets:
             session = self._sessions.get(sid)
             if session is None:
                 return {"ok": False, "code": "unauthenticated"}
-            async with session.turn:
-                try:
+            if session.waiting >= WAITING:
+                return {"ok": False, "code": RateLimited.code}
+            session.waiting += 1
+            try:
+                async with session.turn:
                     found: dict[str, Any] | Pieces = await handler(
                         session, data if isinstance(data, dict) else {}
                     )
-                except Error as error:
-                    code = error.code if error.status < 500 else "unavailable"
-                    return {"ok": False, "code": code}
-                return found if isinstance(found, Pieces) else {"ok": True, **found}
+            except Error as error:
+                code = error.code if error.status < 500 else "unavailable"
+                return {"ok": False, "code": code}
+            finally:
+                session.waiting -= 1
+            return found if isinstance(found, Pieces) else {"ok": True, **found}
 
         return handle
+
+    async def _unknown(self, _name: str, _sid: str, *_: Any) -> dict[str, Any]:
+        """Refuse what is no event of ours, rather than let whoever asked wait for an answer."""
+        return {"ok": False, "code": Invalid.code}
 
     async def _join(self, session: Session, data: dict[str, Any]) -> Pieces:
         service = self._service
@@ -289,6 +304,11 @@ class Sockets:
             # Removed while it was answered.
             raise NotFound
         joined.people = arrival.people.names
+        for change in joined.heard or ():
+            # What was heard may be newer than what was read.
+            if change.people is not None and change.rev > arrival.rev:
+                joined.people = change.people
+        joined.admitted = True
         joined.rev = joined.told = arrival.rev
         # Our answer is written, or put into the socket's queue, before the loop turns; what was
         # heard meanwhile goes behind it.
@@ -355,6 +375,9 @@ class Sockets:
         return {"last_read_seq": mark.last_read_seq, "rev": mark.rev}
 
     def _forget(self, session: Session, joined: Joined) -> None:
+        if joined.recovery is not None and joined.recovery is not asyncio.current_task():
+            # Of a socket that ended nobody takes what waits, and it would wait for that.
+            joined.recovery.cancel()
         if session.joined.get(joined.conversation_id) is joined:
             del session.joined[joined.conversation_id]
         place = self._places.pop(joined, None)
@@ -376,6 +399,10 @@ class Sockets:
                 return
             joined.people = change.people
         if joined.heard is not None:
+            if not change.adds:
+                # What was heard may have been deleted: it is read again instead.
+                joined.heard.clear()
+                self._take_back(joined)
             if len(joined.heard) < HEARD:
                 joined.heard.append(change)
             return
@@ -386,6 +413,7 @@ class Sockets:
         latest, ready = self._latest
         if latest is not change:
             ready = event("change", change.body)
+            ready.about = (change.conversation_id, change.since)
             self._latest = (change, ready)
         return ready
 
@@ -393,15 +421,26 @@ class Sockets:
         """Send a change; False when the socket has to catch up instead."""
         if change.rev <= joined.rev:
             return True
+        if not change.adds and self._take_back(joined):
+            self._fall_behind(joined)
+            return False
         if change.since > joined.rev or not self._wire.send(joined.sid, self.packet(change)):
             self._fall_behind(joined)
             return False
         joined.rev = change.rev
         return True
 
+    def _take_back(self, joined: Joined) -> bool:
+        """Take back what waits for a slow socket: it may have been deleted, and is read again."""
+        since = self._wire.recall(joined.sid, joined.conversation_id)
+        if since is None:
+            return False
+        joined.rev = since
+        return True
+
     def _fall_behind(self, joined: Joined) -> None:
         joined.heard = []
-        self._start(self._recover(joined))
+        joined.recovery = self._start(self._recover(joined))
 
     def _go_live(self, joined: Joined) -> None:
         heard, joined.heard = joined.heard or [], None
@@ -431,6 +470,9 @@ class Sockets:
                 return
             if joined not in self._places:
                 return
+            if change is not None and change.since != joined.rev:
+                # Taken back meanwhile.
+                continue
             if change is not None:
                 if not self._wire.send(joined.sid, self.packet(change)):
                     continue
@@ -478,13 +520,14 @@ class Sockets:
         ready = event("typing", body)
         for joined in list(room):
             # Only who takes part is shown as typing, and to those who take part.
-            if user in joined.people and joined.user != user and joined.heard is None:
+            if user in joined.people and joined.user != user and joined.admitted:
                 self._wire.send(joined.sid, ready)
 
     def presence(self, users: frozenset[str]) -> None:
         """Tell those who follow that these came or went."""
         for conversation_id, room in list(self._rooms.items()):
-            here = next(iter(room)).people
+            # Not of one whose join is being answered, who knows nobody yet.
+            here = next((one.people for one in room if one.admitted), frozenset[str]())
             changed = here & users
             if not changed or len(here) > SIGNALLED:
                 continue
@@ -496,7 +539,7 @@ class Sockets:
             )
             ready = event("presence", body)
             for joined in list(room):
-                if joined.heard is None:
+                if joined.admitted:
                     self._wire.send(joined.sid, ready)
 
 
