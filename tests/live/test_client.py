@@ -13,8 +13,9 @@ import socketio
 
 import greffier
 from greffier.change import agent as agents
-from greffier.client import Unanswered, connect
-from greffier.client.live import Via
+from greffier.client import Unanswered, connect, connection, outbox
+from greffier.client.live import Follower, Via
+from greffier.client.wire import Change
 from greffier.errors import Forbidden, Gone, IdReused, Invalid, NotFound, Unauthenticated
 from greffier.model.agent import NewAgent
 from greffier.model.message import Draft
@@ -191,6 +192,147 @@ async def test_letting_go_in_the_instant_of_connecting_ends(
             await asyncio.wait({waits})
 
     assert waits.cancelled()
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits long for a second try."""
+    monkeypatch.setattr(outbox, "LONGEST", 0.2)
+
+
+@pytest.mark.usefixtures("soon")
+async def test_a_token_that_is_refused_meanwhile_is_told_to_who_follows(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who follows is not left waiting for what will never come."""
+    eva = a_name("eva")
+    async with connect(server.url, token(eva)) as g, asyncio.timeout(20):
+        talk = await g.conversations.create()
+        following = g.follow(talk.id, since=talk.rev, epoch=talk.epoch)
+        waits: asyncio.Task[Change] = asyncio.create_task(anext(following))  # type: ignore[arg-type]
+        sockets = server.app.sockets
+        while not sockets._places:  # noqa: ASYNC110 - nothing signals that somebody has joined
+            await asyncio.sleep(0.01)
+
+        async def refuse(_token: str) -> Any:
+            raise Unauthenticated
+
+        monkeypatch.setattr(server.app.service.authenticator, "identify", refuse)
+        (sid,) = sockets._sessions
+        await sockets.server.disconnect(sid)
+        with pytest.raises(Unauthenticated):
+            await waits
+
+
+@pytest.mark.usefixtures("soon")
+async def test_where_no_websocket_gets_through_all_comes_late(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing depends on the socket but delay: changes, a view and a list come over HTTP."""
+
+    async def refused(*_: Any, **__: Any) -> None:
+        raise socketio.exceptions.ConnectionError("a proxy that knows no WebSockets")
+
+    monkeypatch.setattr(socketio.AsyncClient, "connect", refused)
+    eva = a_name("eva")
+    async with connect(server.url, token(eva)) as g, connect(server.url, token(eva)) as other:
+        talk = await g.conversations.create()
+        following = g.follow(talk.id, since=talk.rev, epoch=talk.epoch)
+        async with (
+            asyncio.timeout(20),
+            g.view(talk.id) as view,
+            g.board() as board,
+            aclosing(following) as changes,  # type: ignore[type-var]
+        ):
+            seen = asyncio.Event()
+            board.hear(lambda now: seen.set() if len(now.rows) == 2 else None)
+            await view.until(lambda now: now.state.base is not None)
+            await other.messages.append(talk.id, content="Bonjour")
+            await other.conversations.create()
+            change = await anext(changes)
+            await view.until(lambda now: len(now.items) == 1)
+            await seen.wait()
+
+    assert [one.content for one in change.messages] == ["Bonjour"]
+
+
+@pytest.mark.usefixtures("soon")
+async def test_an_answer_older_than_what_was_heard_is_asked_for_again(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A standby may have what one wrote and not yet what one was told of."""
+    eva = a_name("eva")
+    async with connect(server.url, token(eva)) as g, asyncio.timeout(20):
+        talk = await g.conversations.create()
+        ask, late = g.conversations.changes, 3
+        old = await ask(talk.id, since=talk.rev, epoch=talk.epoch)
+
+        async def behind(*args: Any, **options: Any) -> Any:
+            nonlocal late
+            late -= 1
+            return old if late >= 0 else await ask(*args, **options)
+
+        monkeypatch.setattr(g.conversations, "changes", behind)
+        # Of the signals only the last comes, as if the others had been lost.
+        follower = Follower(g.live, talk.id, talk.rev, talk.epoch)
+        await g.messages.append(talk.id, content="one")
+        said = await g.messages.append(talk.id, content="two")
+        follower.reached(said.rev)
+        change = await anext(follower)
+
+    assert [one.content for one in change.messages] == ["one", "two"]
+
+
+async def test_who_waits_to_ask_again_asks_when_something_is_heard(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is back is not waited for as long as it was away."""
+    monkeypatch.setattr(outbox, "FIRST", 3600.0)
+    monkeypatch.setattr(outbox, "LONGEST", 3600.0)
+    eva = a_name("eva")
+    async with connect(server.url, token(eva)) as g, asyncio.timeout(20):
+        talk = await g.conversations.create()
+        ask, asked = g.conversations.changes, asyncio.Event()
+
+        async def away(*_: Any, **__: Any) -> Any:
+            monkeypatch.setattr(g.conversations, "changes", ask)
+            asked.set()
+            raise Unanswered
+
+        monkeypatch.setattr(g.conversations, "changes", away)
+        follower = Follower(g.live, talk.id, talk.rev, talk.epoch)
+        said = await g.messages.append(talk.id, content="Bonjour")
+        waits = asyncio.create_task(anext(follower))
+        await asked.wait()
+        await asyncio.sleep(0)
+        follower.reached(said.rev)
+        change = await waits
+
+    assert [one.content for one in change.messages] == ["Bonjour"]
+
+
+async def test_a_letting_go_that_is_let_go_of_is_no_end_of_the_other() -> None:
+    """Cancelled while it waits for what runs beside it, a block ends as cancelled."""
+    asked, goes = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            asked.set()
+            await goes.wait()
+
+    async def block() -> None:
+        async with connection._beside(slow()):
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(block())
+    await asked.wait()
+    task.cancel()
+    await asyncio.wait({task})
+    goes.set()
+
+    assert task.cancelled()
 
 
 async def test_the_same_program_runs_on_a_server(server: Running) -> None:

@@ -25,6 +25,8 @@ class Board:
         self._conversations = conversations
         self._limit = limit
         self._needs = asyncio.Event()
+        #: The list is to be read whatever was heard: at first, and when nobody tells.
+        self._ask = True
         self._hears: list[Callable[[Board], None]] = []
 
     @property
@@ -72,9 +74,8 @@ class Board:
         """Keep it true until cancelled."""
         with self._live.own(self._heard):
             tries = 0
-            ask = True
             while True:
-                if not ask and not self.state.ask:
+                if not self._ask and not self.state.ask:
                     self._needs.clear()
                     await self._needs.wait()
                 try:
@@ -85,7 +86,7 @@ class Board:
                     tries += 1
                     await asyncio.sleep(pause(tries, error, random.random()))  # noqa: S311 - jitter
                     continue
-                ask, tries = False, 0
+                self._ask, tries = False, 0
 
     def _heard(self, said: ListChange | Activity | None) -> None:
         match said:
@@ -94,8 +95,9 @@ class Board:
             case Activity():
                 self._become(self.state.activity(said))
             case None:
-                # The socket was away: its first word says where the list stands.
-                return
+                # Nobody tells: it is asked for, as long as that is so.
+                self._ask = True
+                self._needs.set()
 
     def _become(self, state: Listing) -> None:
         if state is self.state:

@@ -21,6 +21,7 @@ import socketio
 
 from greffier.client.calls import Conversations, path
 from greffier.client.http import Wire
+from greffier.client.once import Once
 from greffier.client.outbox import comes_again, pause
 from greffier.client.wire import Activity, Change, ListChange
 from greffier.errors import CODES, Error, NotFound, Unavailable
@@ -47,11 +48,16 @@ class Follower:
         self._queue: deque[Change] = deque()
         self._look = asyncio.Event()
         self._ended: Error | None = None
+        self._once = Once()
+        #: The highest rev anybody told of, in the history that is followed.
+        self._heard = 0
         #: Something may have been missed; the record is to be asked.
         self._behind = True
 
     def push(self, change: Change) -> None:
         """Hear of a change."""
+        if change.epoch == self.epoch:
+            self._heard = max(self._heard, change.rev)
         if len(self._queue) >= QUEUE:
             self._queue.clear()
             self._behind = True
@@ -71,6 +77,7 @@ class Follower:
 
     def reached(self, rev: int) -> None:
         """Hear where the conversation is."""
+        self._heard = max(self._heard, rev)
         if self.rev is None or rev > max(self.rev, *(one.rev for one in self._queue), 0):
             self.doubt()
 
@@ -88,7 +95,12 @@ class Follower:
                 raise self._ended
             if self._behind:
                 self._behind = False
-                if (change := await self._catch_up()) is not None:
+                try:
+                    change = await self._catch_up()
+                except BaseException:
+                    self._behind = True
+                    raise
+                if change is not None:
                     return change
                 continue
             while self._queue:
@@ -97,6 +109,7 @@ class Follower:
                     self._behind = True
                     break
                 if change.rev > self.rev:
+                    change = self._once.new(change, self.rev)
                     self.rev = change.rev
                     return change
             if not self._behind:
@@ -124,14 +137,29 @@ class Follower:
                 if not comes_again(error):
                     raise
                 tries += 1
-                await asyncio.sleep(pause(tries, error, random.random()))  # noqa: S311 - jitter
+                await self._nap(pause(tries, error, random.random()))  # noqa: S311 - jitter
                 continue
-            self._behind = self._behind or change.next
-            if change.rev <= self.rev and not change.reset:
-                return None
+            if change.reset:
+                self._heard = 0
+            elif change.rev <= self.rev:
+                if self._heard <= self.rev:
+                    return None
+                # Of a standby that has what we wrote, and not yet what we were told of.
+                tries += 1
+                await asyncio.sleep(pause(tries, Unavailable(), random.random()))  # noqa: S311
+                continue
+            self._behind = self._behind or change.next or change.rev < self._heard
+            change = self._once.new(change, self.rev)
             self.rev, self.epoch = change.rev, change.epoch
             return change
         return None
+
+    async def _nap(self, seconds: float) -> None:
+        """Wait, or until something is heard: who tells it is back."""
+        self._look.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._look.wait()
 
 
 class Live:
@@ -176,7 +204,7 @@ class Live:
 
     @contextlib.contextmanager
     def own(self, hear: Own) -> Any:
-        """Hear what concerns the person; None says that something may have been missed."""
+        """Hear what concerns the person; None says that there is no socket to be told on."""
         self._owns.add(hear)
         self._wanted.set()
         try:
@@ -188,9 +216,12 @@ class Live:
         """Keep a socket open while it is wanted, until closed and cancelled."""
         await self._wanted.wait()
         tries = 0
-        while not self._closed:
+        while True:
             if await self._connected():
                 tries = 0
+            if self._closed:
+                # A cancellation that came while the socket was put down may be lost as well.
+                return
             tries += 1
             await asyncio.sleep(pause(tries, Unavailable(), random.random()))  # noqa: S311 - jitter
 
@@ -216,6 +247,7 @@ class Live:
                     wait_timeout=10,
                 )
             except socketio.exceptions.ConnectionError:
+                self._unconnected()
                 return False
             if self._closed:
                 # A cancellation in the instant of connecting is lost: python-socketio waits by
@@ -225,13 +257,23 @@ class Live:
             self._socket = socket
             for conversation_id in list(self._followers):
                 self._join_soon(conversation_id)
-            for hear in list(self._owns):
-                hear(None)
             await ended.wait()
             return True
         finally:
             self._socket = None
             await _closed(socket)
+
+    def _unconnected(self) -> None:
+        """Let everybody ask over HTTP, now and at each try that fails.
+
+        So a token that is refused is refused to them too, and where no WebSocket gets through they
+        are late and miss nothing.
+        """
+        for together in list(self._followers.values()):
+            for follower in list(together):
+                follower.doubt()
+        for hear in list(self._owns):
+            hear(None)
 
     def _join_soon(self, conversation_id: UUID) -> None:
         if self._socket is not None:
@@ -331,6 +373,7 @@ async def server_sent(
     """
     tries = 0
     at = since
+    once = Once()
     while True:
         headers = {"accept": "text/event-stream"}
         if at is not None and epoch is not None:
@@ -348,6 +391,8 @@ async def server_sent(
                         continue
                     change = msgspec.json.decode(event.data, type=Change)
                     known = at is not None and change.epoch == epoch and change.rev <= at
+                    if not known:
+                        change = once.new(change, at if change.epoch == epoch else None)
                     at, epoch = change.rev, change.epoch
                     if not known or change.reset:
                         yield change
