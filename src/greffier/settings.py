@@ -49,6 +49,8 @@ SECRET_BYTES = 32
 BUILTIN_PROVIDERS = ("echo", "script")
 #: What a variable can name, as well as a table of a file.
 _PROVIDER_NAME = re.compile(r"[a-z0-9]+(?:[_-][a-z0-9]+)*")
+#: An origin as browsers write it.
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]{1,5})?")
 
 _TABLE = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -197,6 +199,11 @@ class Settings(BaseSettings):
     """The claim that makes an admin: its value is ``admin``, or a list with it. Dots lead into
     nested claims (``realm_access.roles``)."""
 
+    allowed_origins: Annotated[list[str], NoDecode] = Field(default=[])
+    """Origins whose pages may call the API and connect sockets from a browser, with a token of
+    their own: ``https://app.example``, several separated by commas or as JSON; or ``*``. The
+    server's own pages always may."""
+
     rate_limit: str = "10/60s:20"
     """How many messages of role ``user`` one user may send: ten in 60 seconds in the long run, and
     twenty at once; or ``off``. The processes of a machine share it. Admins, services and messages
@@ -304,13 +311,13 @@ class Settings(BaseSettings):
                 raise ValueError("a name is of small letters and digits, joined by _ or -")
         return value
 
-    @field_validator("replica_urls", mode="before")
+    @field_validator("replica_urls", "allowed_origins", mode="before")
     @classmethod
     def _are_listed(cls, value: Any) -> Any:
         if not isinstance(value, str):
             return value
         if not value.lstrip().startswith("["):
-            return [url.strip() for url in value.split(",") if url.strip()]
+            return [one.strip() for one in value.split(",") if one.strip()]
         try:
             return json.loads(value)
         except ValueError:
@@ -321,6 +328,15 @@ class Settings(BaseSettings):
     def _are_postgresql(cls, value: list[SecretStr]) -> list[SecretStr]:
         for url in value:
             cls._is_postgresql(url)
+        return value
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _are_origins(cls, value: list[str]) -> list[str]:
+        for one in value:
+            if one != "*" and not _ORIGIN.fullmatch(one):
+                msg = f"{one!r} is no origin: https://app.example, in small letters, no path"
+                raise ValueError(msg)
         return value
 
     @field_validator("database_url")

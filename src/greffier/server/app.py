@@ -30,6 +30,7 @@ from greffier.server.local import Local
 from greffier.server.logs import make_logger
 from greffier.server.metrics import Metrics
 from greffier.server.openapi import document
+from greffier.server.origins import ANY, Origins
 from greffier.server.provider import KeySet, ProviderTokens
 from greffier.server.ratelimit import Rate
 from greffier.server.routes import ROUTES
@@ -110,7 +111,7 @@ def create_app(
             "asyncapi": msgspec.json.encode(asyncapi.document()),
         },
     )
-    return Edge(service, resources(routes), log)
+    return Edge(service, resources(routes), log, origins(settings, local))
 
 
 def _provider(settings: Settings, log: FilteringBoundLogger) -> ProviderTokens | None:
@@ -122,6 +123,20 @@ def _provider(settings: Settings, log: FilteringBoundLogger) -> ProviderTokens |
 
     claims = Claims(settings.jwt_audience, settings.jwt_issuer, settings.role_claim)
     return ProviderTokens(KeySet(settings.jwks_url, failed=failed), claims)
+
+
+def origins(settings: Settings, local: Local | None) -> Origins | None:
+    """Give whose pages may call under these settings, besides our own.
+
+    Raises:
+        SettingsError: In local mode every page of the web may.
+    """
+    if local is not None and ANY in settings.allowed_origins:
+        raise SettingsError(
+            "ALLOWED_ORIGINS is *, and in local mode every page of the web could ask this machine: "
+            "name the origins that may, such as http://localhost:5173."
+        )
+    return Origins(settings.allowed_origins) if settings.allowed_origins else None
 
 
 def rules(settings: Settings) -> Rules:

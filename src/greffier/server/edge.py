@@ -26,9 +26,10 @@ from starlette.types import Message, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
 from greffier.errors import CODES, Error, MethodNotAllowed, Unavailable
-from greffier.server.answers import Answer, Stream, problem
+from greffier.server.answers import Answer, Stream, no_content, problem
 from greffier.server.call import Call, ClientGone
 from greffier.server.logs import safe_exception
+from greffier.server.origins import Admitted, Origins, saying
 from greffier.server.protocol import WHOLE, Whole
 from greffier.server.sockets import Sockets
 from greffier.server.table import Resource, Table
@@ -45,6 +46,8 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 #: Small pieces of a stream are sent together: one message at a time is one write each.
 _CHUNK = 64 << 10
 _NONE: dict[str, Any] = {}
+#: Of a request that no page of another origin may have sent.
+_OURS = Admitted(())
 #: In the log, for a caller who left before the answer (nginx's number).
 _LEFT = 499
 
@@ -57,9 +60,14 @@ class Edge:
     """The ASGI application."""
 
     def __init__(
-        self, service: Service, resources: list[Resource], log: FilteringBoundLogger
+        self,
+        service: Service,
+        resources: list[Resource],
+        log: FilteringBoundLogger,
+        origins: Origins | None = None,
     ) -> None:
         self.service = service
+        self._origins = origins
         self._table = Table(resources)
         self._log = log
         self.sockets = Sockets(service)
@@ -71,8 +79,12 @@ class Edge:
         """Serve one request."""
         # Taken out, or the request would hold on to itself until somebody looks for garbage.
         whole: Whole | None = scope.get("state", _NONE).pop(WHOLE, None)
-        if scope["type"] != "lifespan" and scope["path"].startswith(SOCKETS):
-            await self._sockets_app(scope, receive, send)
+        admitted = _OURS
+        if self._origins is not None and scope["type"] != "lifespan":
+            admitted = self._origins.admit(scope)
+        if scope["type"] != "lifespan" and scope["path"].startswith(SOCKETS) and not admitted.asks:
+            said = saying(send, admitted.headers) if admitted.headers else send
+            await self._sockets_app(scope, receive, said)
             return
         if scope["type"] != "http":
             await _not_http(scope, receive, send)
@@ -84,8 +96,11 @@ class Edge:
             try:
                 if self.service.local is not None:
                     self.service.local.guard(call)
-                call.resource, values = self._table.find(scope)
-                await call.resource.serve(call, values)
+                if admitted.asks:
+                    call.answer = no_content()
+                else:
+                    call.resource, values = self._table.find(scope)
+                    await call.resource.serve(call, values)
             except Error as refusal:
                 call.answer = self._refuse(call, refusal)
             except ClientGone:
@@ -94,8 +109,8 @@ class Edge:
                 error = unexpected
                 call.answer = self._refuse(call, Error())
             answer = call.answer
-            if call.extra and answer is not None:
-                answer.headers.extend(call.extra)
+            if answer is not None and (call.extra or admitted.headers):
+                answer.headers += (*call.extra, *admitted.headers)
             if isinstance(answer, Stream):
                 error = await self._stream(call, answer, send)
             elif answer is not None:
