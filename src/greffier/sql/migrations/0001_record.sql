@@ -2793,6 +2793,11 @@ begin
     return true;
 end $$;
 
+-- Gates: whether a message may leave for its endpoint now, what came of it for the endpoint, and until
+-- when a lane waits that may not.
+
+set search_path = greffier;
+
 -- Promise: whether a message may leave for the endpoint now: 'go', and then its place among those that
 --          leave at once and its place in the minute are taken until p_hold is over; or 'wait', for
 --          so long (null: until the endpoint goes on, which defer_v1 looks at), or 'gone'.
@@ -2941,6 +2946,11 @@ begin
     where l.conversation_id = p_conversation_id and l.id = p_lane_id;
     return true;
 end $$;
+
+-- Settling: what came of a message is on record and the next may leave, for one lane or for many in one
+-- commit; and what the far side says of it afterwards.
+
+set search_path = greffier;
 
 -- Promise: the lane of an endpoint that is gone is gone too.  False: it is not the caller's.
 -- Locks:   the lane.
