@@ -31,8 +31,12 @@ _STARTED, _CONTENT, _REASONING, _CALL, _RESULT, _MESSAGE, _END = range(7)
 _KIND_BITS = 4
 
 
-class Event(NamedTuple):
-    """One event of a run: its number within it, its name, and its data as JSON."""
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """One event of a run: its number within it, its name, and its data as JSON.
+
+    Nothing in it can lead back to it, so that the collector need not look: it went through the fifty
+    thousand of a long answer again and again, for 37 of 62 ms.
+    """
 
     id: int
     name: str
@@ -80,9 +84,17 @@ class _Usage(msgspec.Struct, frozen=True):
     usage: msgspec.Raw
 
 
+class _Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An event as it is stored."""
+
+    id: int
+    event: str
+    body: str
+
+
 _messages = msgspec.json.Decoder(list[_Message]).decode
 _usage = msgspec.json.Decoder(_Usage).decode
-_rows = msgspec.json.Decoder(list[tuple[int, str, str]]).decode
+_rows = msgspec.json.Decoder(list[_Row]).decode
 _encode = msgspec.json.encode
 
 
@@ -114,8 +126,8 @@ async def said(
     if row["tape"] is None:
         stored = [] if row["events"] is None else _rows(row["events"])
         events = [
-            Event(number, name, data(name, body, run_id, conversation_id))
-            for number, name, body in stored
+            Event(row.id, row.event, data(row.event, row.body, run_id, conversation_id))
+            for row in stored
         ]
         return Said(conversation_id, events, row["last_event"], over=False)
     messages = [] if row["messages"] is None else _messages(row["messages"])

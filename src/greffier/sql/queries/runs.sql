@@ -17,7 +17,9 @@ where i.run_id = $1
 select r.conversation_id, r.status, r.last_event, r.tape, run_json(r) as body,
     r.error_code, r.error_detail,
     case when r.tape is null then (
-        select json_agg(json_build_array(e.id, e.event, e.body) order by e.id)::text
+        -- json_agg takes a quarter more
+        select '[' || string_agg(
+            '[' || e.id || ',"' || e.event || '",' || to_json(e.body) || ']', ',' order by e.id) || ']'
         from run_events e
         where e.conversation_id = r.conversation_id and e.run_id = r.id and e.id > $3
     ) end as events,
