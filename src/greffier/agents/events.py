@@ -34,7 +34,7 @@ _KIND_BITS = 4
 class Event(msgspec.Struct, frozen=True, gc=False):
     """One event of a run: its number within it, its name, and its data as JSON.
 
-    Nothing in it can lead back to it, so that the collector need not look: it went through the fifty
+    Nothing in it can lead back to it, so that the collector need not look: it went through fifty
     thousand of a long answer again and again, for 37 of 62 ms.
     """
 
