@@ -362,6 +362,50 @@ async def test_a_user_hears_what_moves_and_how_many_wait(database: str) -> None:
     assert activity["last_message"]["preview"] == "n2"
 
 
+async def test_who_comes_to_a_known_conversation_unheard_hears_of_it_after_a_poll(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who takes part is remembered; that somebody came is found without any signal, too."""
+    monkeypatch.setattr(own_module, "POLL", 0.2)
+    async with (
+        open_database(database) as elsewhere,
+        serving(database) as (record, _, own),
+        own.follow("ada") as ada,
+        own.follow("bob") as bob,
+    ):
+        talk = await room(record)
+        await take(ada, "activity")
+        await take(bob, "list")
+        await people_verbs.set_participant(elsewhere, talk, "bob", "member", "ada")
+        await take(bob, "list")
+        await say(elsewhere, talk, "words")
+        found: dict[str, Any] = {}
+        while not found.get("last_message") or found["last_message"]["preview"] != "words":
+            (found,) = await take(bob, "activity")
+
+    assert found["conversation_id"] == str(talk)
+
+
+async def test_of_an_activity_only_the_newest_waits(database: str) -> None:
+    """What was said and deleted meanwhile is not shown to who is slow, nor what was erased."""
+    async with serving(database) as (record, _, own):
+        talk = await room(record, "bob")
+        async with own.follow("bob") as slow, own.follow("bob") as quick:
+            await take(slow, "list")
+            await say(record, talk, "unsayable")
+            await take(quick, "activity")
+            assert any(b"unsayable" in one.body for one in slow._queue)
+            await message_verbs.delete(record, talk, 1, "ada", erase=True)
+            await take(quick, "activity")
+            waits = list(slow._queue)
+            await conversations.erase(record, talk, "ada")
+            await take(quick, "list")
+            assert not any(one.name == "activity" for one in slow._queue)
+
+    assert not any(b"unsayable" in one.body for one in waits)
+    assert [one.name for one in waits] == ["activity"]
+
+
 async def test_a_lost_wake_up_of_a_list_costs_a_poll(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,11 +37,15 @@ QUEUE = 256
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What is sent: its name, its JSON, and for a list the list_rev it brings the user to."""
+    """What is sent: its name, its JSON, and for a list the list_rev it brings the user to.
+
+    ``about`` are conversations of which no activity that was made before it may be told any more.
+    """
 
     name: Literal["list", "activity"]
     body: bytes
     list_rev: int | None = None
+    about: frozenset[UUID] = frozenset()
 
 
 class OwnFollower:
@@ -55,6 +59,13 @@ class OwnFollower:
 
     def push(self, event: Event) -> None:
         """Hand over an event; who is too slow is told to start again."""
+        if self._queue and event.about:
+            # The newer says it all; the older may hold words that were deleted since.
+            self._queue = deque(
+                one
+                for one in self._queue
+                if one.name != "activity" or one.about.isdisjoint(event.about)
+            )
         if len(self._queue) >= QUEUE:
             self._queue.clear()
             self.overrun = True
@@ -213,6 +224,9 @@ class OwnFeeds:
         """Find what moved in the newest conversations of each user, should a wake-up be lost."""
         for name, user in list(self._users.items()):
             for conversation_id, rev in await reads.newest(self._database, name):
+                if name not in self._members.get(conversation_id, (name,)):
+                    # They came and nobody told us: of what happens there they would hear nothing.
+                    self._people.add(conversation_id)
                 if rev > user.seen.get(conversation_id, 0):
                     self._move(conversation_id)
 
@@ -226,7 +240,7 @@ class OwnFeeds:
             if found is None:
                 return
             user.list_rev = found.list_rev
-            user.push(Event("list", found.body(), found.list_rev))
+            user.push(_listed(found))
             if not found.more:
                 return
 
@@ -242,7 +256,7 @@ class OwnFeeds:
             user = self._users.get(row.user_id)
             if user is not None and row.rev > user.seen.get(conversation_id, 0):
                 user.seen[conversation_id] = row.rev
-                user.push(Event("activity", row.body))
+                user.push(Event("activity", row.body, about=frozenset((conversation_id,))))
 
     # -- following -----------------------------------------------------------------------------
 
@@ -294,7 +308,7 @@ class OwnFeeds:
             follower.push(_standing(position))
             return
         while (found := await reads.changes(self._database, name, position)) is not None:
-            follower.push(Event("list", found.body(), found.list_rev))
+            follower.push(_listed(found))
             position, told = found.list_rev, True
             if not found.more:
                 break
@@ -304,4 +318,8 @@ class OwnFeeds:
 
 def _standing(list_rev: int) -> Event:
     """Say where somebody stands."""
-    return Event("list", reads.ListChanges(list_rev, list_rev, False, [], []).body(), list_rev)
+    return _listed(reads.ListChanges(list_rev, list_rev, False, [], []))
+
+
+def _listed(found: reads.ListChanges) -> Event:
+    return Event("list", found.body(), found.list_rev, frozenset(found.removed))
