@@ -424,7 +424,7 @@ async def test_what_breaks_is_unavailable(
 async def test_a_server_that_falls_silent_is_left(server: AnthropicServer) -> None:
     """After silence_timeout, and the connection is closed."""
     server.play(start(), text("Bon"), pause())
-    provider = AnthropicProvider(base_url=server.url, key=KEY, patience=Patience(silence=0.2))
+    provider = AnthropicProvider(base_url=server.url, key=KEY, patience=Patience(silence=1))
 
     said, failed = await failure(provider)
     await provider.close()

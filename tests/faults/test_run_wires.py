@@ -79,7 +79,7 @@ async def test_an_answer_outlasts_a_database_that_is_away(postgres: str, templat
 
     What was under way when it went is said again as it was, and nothing else with it.
     """
-    async with working(postgres, template, patience=0.2, run_lease_seconds=60) as work:
+    async with working(postgres, template, patience=1, run_lease_seconds=60) as work:
         script = [
             {"after_ms": 10, "event": "content.delta", "data": {"text": word}} for word in WORDS * 4
         ]
@@ -91,11 +91,11 @@ async def test_an_answer_outlasts_a_database_that_is_away(postgres: str, templat
                 talk = await work.talk(eve, agent)
                 asked = {"message": {"content": "Raconte."}}
                 streams.append(await stack.enter_async_context(work.run(eve, talk, asked)))
-            for _ in range(3):
+            for _ in range(2):
                 for stream in streams:
                     await stream.until("content.delta")
                 await work.wire.down()
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(1.5)
                 await work.wire.up()
             heard = [await stream.rest() for stream in streams]
 
@@ -129,7 +129,7 @@ async def test_a_batch_that_was_stored_unheard_is_not_stored_again(
                     await work.wire.down()
                 while not await other.fetchval("select max(id) > 2 from greffier.run_events"):
                     pass
-                await asyncio.sleep(1.2)
+                await asyncio.sleep(1.5)
                 await work.wire.up()
                 events = await stream.rest()
 

@@ -88,12 +88,12 @@ async def test_killed_in_the_middle_of_fifty_answers(
         " join greffier.runs r on r.id = u.run_id where u.provider = 'local'"
     )
     assert len(ledger) == len(provider.requests)
+    told = (USAGE["prompt_tokens"], USAGE["completion_tokens"])
     for status, calls, sent, said in ledger:
         # One that was killed may have been told, and have had no time to write it down.
-        assert calls == 1 or (status == "interrupted" and calls == 0)
-        assert (sent, said) == (
-            calls * USAGE["prompt_tokens"], calls * USAGE["completion_tokens"],
-        )  # fmt: skip
+        assert (calls, sent, said) == (1, *told) or (
+            status == "interrupted" and calls in (0, 1) and (sent, said) in ((0, 0), told)
+        )
     await service.check()
 
 
@@ -110,7 +110,7 @@ async def test_a_worker_that_slept_past_its_lease_writes_nothing(service: Servic
             first.signal(SIGSTOP)
             await service.worker(**lease)
         assert {await one.check(http) for one in listeners} == {"interrupted"}
-        assert await service.fetch("select max(refused) from greffier.lanes") == [(0,)]
+        ((before,),) = await service.fetch("select sum(refused) from greffier.lanes")
         record = await service.fetch("select m::text from greffier.messages m order by 1")
         runs = await service.fetch("select r::text from greffier.runs r order by 1")
 
@@ -120,7 +120,8 @@ async def test_a_worker_that_slept_past_its_lease_writes_nothing(service: Servic
 
     assert await service.fetch("select m::text from greffier.messages m order by 1") == record
     assert await service.fetch("select r::text from greffier.runs r order by 1") == runs
-    assert (await service.fetch("select sum(refused) > 0 from greffier.lanes")) == [(True,)]
+    ((after,),) = await service.fetch("select sum(refused) from greffier.lanes")
+    assert after > before
     await service.check()
 
 

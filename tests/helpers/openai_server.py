@@ -169,7 +169,7 @@ class Request:
     #: Set when the answer was sent whole.
     answered: threading.Event = field(default_factory=threading.Event)
 
-    async def left(self, patience: float = 20) -> bool:
+    async def left(self, patience: float = 60) -> bool:
         """Wait until they hang up."""
         return await asyncio.to_thread(self.hung_up.wait, patience)
 
@@ -211,11 +211,11 @@ class ScriptedServer:
         assert self._go_on is not None
         self._loop.call_soon_threadsafe(self._go_on.set)
 
-    async def asked(self, number: int = 1, patience: float = 20) -> Request:
+    async def asked(self, number: int = 1, patience: float = 60) -> Request:
         """Wait for the n-th request."""
         return await asyncio.to_thread(self.wait_asked, number, patience)
 
-    def wait_asked(self, number: int = 1, patience: float = 20) -> Request:
+    def wait_asked(self, number: int = 1, patience: float = 60) -> Request:
         """The same, for tests that block."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.requests) >= number, patience), (
@@ -351,7 +351,7 @@ class ScriptedServer:
 
         thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
         thread.start()
-        assert ready.wait(20)
+        assert ready.wait(60)
         try:
             yield
         finally:

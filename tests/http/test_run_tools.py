@@ -13,7 +13,7 @@ from typing import Any
 from greffier.agents.speaking import MOST_CALLS, MOST_STEPS, MOST_TOKENS
 from greffier.agents.tools import LARGEST_RESULT, Tool, ToolRun
 from helpers.api import Person, expect, path
-from helpers.following import Event, text_of, whole
+from helpers.following import PATIENCE, Event, text_of, whole
 from helpers.openai_server import (
     USAGE,
     Reply,
@@ -324,7 +324,7 @@ async def test_cancelling_stops_a_tool_that_is_under_way(work: Working, eve: Per
         run_id = (await stream.until("run.started")).data["run_id"]
         run = expect(await eve.http.post(f"/v1/runs/{run_id}/cancel"), 200)
         events = await stream.rest()
-    await asyncio.wait_for(stopped.wait(), 20)
+    await asyncio.wait_for(stopped.wait(), PATIENCE)
 
     assert run["status"] == "cancelled"
     whole(events)
