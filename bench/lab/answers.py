@@ -13,7 +13,7 @@ from uuid import UUID
 
 import structlog
 
-from greffier.agents.follow import Runs
+from greffier.agents.follow import FollowedRuns
 from greffier.agents.providers.protocol import Answer, Ask, Content, Finished, Used
 from greffier.agents.work import Work, due
 from greffier.bench.places import Place
@@ -95,7 +95,7 @@ class Answering:
     here: Place
     provider: Paced
     feed: Feed
-    runs: Runs
+    runs: FollowedRuns
     work: Work
 
     async def ask(self, talk: UUID) -> UUID:
@@ -150,7 +150,7 @@ async def at_work(here: Place, channels: Channels | None = None) -> AsyncIterato
     quiet = structlog.make_filtering_bound_logger("critical")
     log = structlog.wrap_logger(structlog.PrintLogger(), wrapper_class=quiet)
     feed = Feed(database, PostgresBus(here.dsn))
-    runs = Runs(database, feed.say)
+    runs = FollowedRuns(database, feed.say)
     feed.listen_for_work(runs.heard)
     provider = Paced()
     work = Work(database, feed, runs, provider, channels=channels, log=log)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from greffier.agents.follow import Runs
+from greffier.agents.follow import FollowedRuns
 from greffier.agents.providers.registry import Providers
 from greffier.agents.work import Work
 from greffier.deliver.channels import Channel, Channels
@@ -106,7 +106,7 @@ async def delivering(
     open_ = Channels(channels or [Webhook(allow_private=True)])
     async with open_database(dsn) as database, connected(dsn) as live:
         feed = Feed(database, LocalBus())
-        runs = Runs(database, feed.say)
+        runs = FollowedRuns(database, feed.say)
         feed.listen_for_work(runs.heard)
         settings = load({"database_url": dsn})
         work = Work(

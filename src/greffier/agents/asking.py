@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from greffier.agents.follow import Runs as Followed
+from greffier.agents.follow import FollowedRuns
 from greffier.change import run as verbs
 from greffier.errors import NotFound
 from greffier.model.draft import SERVICE, Speaker
@@ -35,7 +35,7 @@ class Runs:
     def __init__(
         self,
         database: Database,
-        followed: Callable[[], Awaitable[Followed]],
+        followed: Callable[[], Awaitable[FollowedRuns]],
         due: Callable[[UUID], None],
     ) -> None:
         """Make the part of the library that concerns runs.

@@ -30,8 +30,8 @@ QUEUE = 64
 Read: TypeAlias = Callable[[UUID, str | None, int], Awaitable[Said]]
 
 
-class Runs:
-    """The runs that somebody follows in this process."""
+class FollowedRuns:
+    """The runs that somebody follows in this process; ``asking.Runs`` is where they are asked for."""
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from greffier.agents.follow import Runs
+from greffier.agents.follow import FollowedRuns
 from greffier.agents.tools import Tools
 from greffier.publish.bus import PostgresBus
 from greffier.publish.feed import Feed
@@ -27,7 +27,7 @@ class Live:
         """Begin to follow; ``close`` ends it."""
         self._database = database
         self.feed = Feed(database, PostgresBus(database.dsn))
-        self.runs = Runs(database, self.feed.say)
+        self.runs = FollowedRuns(database, self.feed.say)
         self.feed.listen_for_work(self.runs.heard)
         self._work: Work | None = None
         self._task = asyncio.get_running_loop().create_task(self.feed.run())

@@ -19,7 +19,7 @@ from uuid import UUID
 import msgspec
 from structlog.typing import FilteringBoundLogger
 
-from greffier.agents.follow import Runs
+from greffier.agents.follow import FollowedRuns
 from greffier.agents.providers.protocol import (
     Provider,
     ProviderError,
@@ -83,7 +83,7 @@ class RunLanes:
         database: Database,
         providers: ProviderBook,
         tools: Tools,
-        runs: Runs,
+        runs: FollowedRuns,
         *,
         log: FilteringBoundLogger,
         lease: float = 30.0,

@@ -11,7 +11,7 @@ from uuid import UUID
 import structlog
 from structlog.typing import FilteringBoundLogger
 
-from greffier.agents.follow import Runs
+from greffier.agents.follow import FollowedRuns
 from greffier.agents.providers.registry import Providers
 from greffier.agents.run import CONCURRENCY, ProviderBook, RunLanes
 from greffier.agents.tool_endpoint import EndpointTools
@@ -39,7 +39,7 @@ class Work:
         self,
         database: Database,
         feed: Feed,
-        runs: Runs,
+        runs: FollowedRuns,
         providers: ProviderBook,
         *,
         log: FilteringBoundLogger,
@@ -184,7 +184,7 @@ def from_settings(
     database: Database,
     settings: Settings,
     feed: Feed,
-    runs: Runs,
+    runs: FollowedRuns,
     *,
     log: FilteringBoundLogger | None = None,
     tools: Tools | None = None,

@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 
 from greffier.agents.asking import Runs
-from greffier.agents.follow import Runs as FollowedRuns
+from greffier.agents.follow import FollowedRuns
 from greffier.agents.live import Live
 from greffier.agents.tools import Tool as ToolFunctionOfHere
 from greffier.agents.tools import Tools

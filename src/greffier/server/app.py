@@ -8,7 +8,7 @@ import msgspec
 from structlog.typing import FilteringBoundLogger
 
 from greffier.access import Users
-from greffier.agents.follow import Runs
+from greffier.agents.follow import FollowedRuns
 from greffier.agents.providers.script import check_script
 from greffier.agents.work import from_settings
 from greffier.deliver.channels import open_channels
@@ -83,7 +83,7 @@ def create_app(
     keys = KeyRing(database)
     routes = ROUTES if local is None else (*ROUTES, SIGN_IN)
     feed = Feed(database, bus, limits=limits(settings))
-    runs = Runs(database, feed.say, limits=limits(settings))
+    runs = FollowedRuns(database, feed.say, limits=limits(settings))
     feed.listen_for_work(runs.heard)
     working = from_settings(database, settings, feed, runs, log=log) if settings.work else None
     service = Service(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from uuid import UUID
 
 from greffier.agents.events import Event
-from greffier.agents.follow import Runs
+from greffier.agents.follow import FollowedRuns
 from greffier.errors import Error
 from greffier.server.packets import Event as Packet
 from greffier.server.packets import event
@@ -23,7 +23,7 @@ class RunRooms:
 
     def __init__(
         self,
-        runs: Runs,
+        runs: FollowedRuns,
         present: Callable[[UUID], Collection[str]],
         send: Callable[[str, Packet], bool],
     ) -> None:

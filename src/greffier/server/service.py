@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from greffier.access import Principal, Users, acting_for, is_reserved
-from greffier.agents.follow import Runs
+from greffier.agents.follow import FollowedRuns
 from greffier.agents.work import Work, due
 from greffier.errors import Invalid, Unauthenticated
 from greffier.model import text
@@ -93,7 +93,7 @@ class Service:
     feed: Feed
     own: OwnFeeds
     signals: Signals
-    runs: Runs
+    runs: FollowedRuns
     #: What works on lanes here; None when other processes do.
     work: Work | None
     agents: Rules

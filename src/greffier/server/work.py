@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from greffier._version import __version__
-from greffier.agents.follow import Runs
+from greffier.agents.follow import FollowedRuns
 from greffier.agents.work import from_settings
 from greffier.deliver.watch import from_settings as watch_from
 from greffier.publish.bus import PostgresBus
@@ -86,7 +86,7 @@ async def serve(settings: Settings, ready: Callable[[Ready], None] = tell) -> No
         async with stop.cuts_short(), open_database_of(settings) as database:
             stop.waits()
             feed = Feed(database, PostgresBus(database.dsn), limits=limits(settings))
-            runs = Runs(database, feed.say, limits=limits(settings))
+            runs = FollowedRuns(database, feed.say, limits=limits(settings))
             feed.listen_for_work(runs.heard)
             job = from_settings(database, settings, feed, runs, log=log)
             feeding = asyncio.create_task(feed.run())
