@@ -31,7 +31,7 @@ Read: TypeAlias = Callable[[UUID, str | None, int], Awaitable[Said]]
 
 
 class FollowedRuns:
-    """The runs that somebody follows in this process; ``asking.Runs`` is where they are asked for."""
+    """The runs that somebody follows in this process; they are asked for elsewhere."""
 
     def __init__(
         self,
