@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import uuid
 from contextlib import aclosing, suppress
 from typing import Any
@@ -423,6 +424,26 @@ async def test_refusals_are_the_library_s_errors(server: Running) -> None:
                 await nowhere.conversations.list()
 
     assert [(one.pointer, one.code) for one in invalid.value.problems] == [("/limit", "range")]
+
+
+async def test_without_its_extra_the_client_says_what_is_missing(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Instead of following nothing; over server-sent events it follows as ever."""
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    async with connect(server.url, token(a_name("eva"))) as g:
+        talk = await g.conversations.create()
+        with pytest.raises(ModuleNotFoundError, match=r"greffier\[client\]"):
+            async for _ in g.follow(talk.id):
+                pass
+        with pytest.raises(ModuleNotFoundError):
+            async with g.view(talk.id):
+                pass
+        with pytest.raises(ModuleNotFoundError):
+            async with g.board():
+                pass
+        async with aclosing(g.follow(talk.id, since=0, via="events")) as changes:  # type: ignore[type-var]
+            assert (await anext(changes)).rev == talk.rev
 
 
 async def test_reads_carry_the_position_of_the_last_write(server: Running) -> None:

@@ -97,12 +97,14 @@ class Client:
 
         Raises:
             NotFound, Gone: It may not be seen any more.
+            ModuleNotFoundError: The extra ``client`` is not installed, and ``via`` is a socket.
         """
         found = UUID(str(conversation_id))
         if via == "events":
             async for change in server_sent(self.wire, found, since, epoch, actor):
                 yield change
             return
+        _need_sockets()
         other = await self.wire.acting(actor)
         async with self._live_of(other) as live, live.follow(found, since, epoch) as follower:
             async for change in follower:
@@ -214,6 +216,7 @@ class Client:
     @contextlib.asynccontextmanager
     async def board(self, *, limit: int = 20) -> AsyncIterator[Board]:
         """Keep the person's list of conversations: what is shown of it, now and as it changes."""
+        _need_sockets()
         board = Board(self.live, self.conversations, limit=limit)
         async with _beside(board.run()):
             yield board
@@ -226,11 +229,24 @@ class Client:
             conversation_id: Which.
             limit: Messages of its first page.
         """
+        _need_sockets()
         view = View(
             UUID(str(conversation_id)), self.live, self.conversations, self.messages, limit=limit
         )
         async with _beside(view.run()):
             yield view
+
+
+def _need_sockets() -> None:
+    """Say what is missing: without it the library's client only logs that, and nobody is told."""
+    try:
+        import aiohttp  # noqa: F401, PLC0415 - brought by an extra
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            "To follow by a socket takes aiohttp, which the extra greffier[client] brings; "
+            "g.follow(…, via='events') takes nothing more.",
+            name="aiohttp",
+        ) from error
 
 
 def _user(user: str, what: str) -> str:
