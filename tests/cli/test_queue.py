@@ -178,6 +178,19 @@ async def test_what_lives_is_stolen_only_when_asked_for(cli: Cli, hand: Hand) ->
     assert await hand.refused(lane) == 1
 
 
+async def test_who_names_a_lane_is_told_that_it_is_left_as_it_is(cli: Cli, hand: Hand) -> None:
+    """With the exit code of a refusal, before and after; one that is not there is told as such."""
+    lane = await hand.lane()
+    claim = await hand.claim_one()
+    for how in ((), ("--execute",)):
+        said = await cli("queue", "unlock", *how, lane.id, "--json")
+        assert (said.code, said.json()["data"]) == (4, [])
+        assert f"Lane {lane.id} is left as it is: it is leased." in said.err
+    unknown = await cli("queue", "unlock", lane.id, ENDPOINT, "--steal", "--execute")
+    assert (unknown.code, "[not-found]" in unknown.err) == (1, True)
+    assert await hand.done(claim, 1)
+
+
 async def test_unlock_can_be_for_some_alone(cli: Cli, hand: Hand) -> None:
     """By lane, by kind, by endpoint; an endpoint's own limit says when tries are used up."""
     await endpoint(hand)

@@ -164,7 +164,8 @@ def unlock(
     """Make lanes ready again: those whose lease is over, and parked ones with tries left.
 
     They have all their tries again, and whoever held them can write no more. Without --execute it
-    shows exactly what it would do, as with --dry-run.
+    shows exactly what it would do, as with --dry-run. When a lane that is named is left as it is,
+    the exit code is 4.
     """
     if dry_run and execute:
         raise typer.BadParameter("Say one of --dry-run and --execute.", param_hint="--execute")
@@ -177,21 +178,34 @@ def unlock(
         "kind": kind,
         "endpoint_id": _id(endpoint) if endpoint else None,
     }
-    found = run(_unlock(load_settings(database_url, data_dir, config), execute=execute, **asked))
+    settings = load_settings(database_url, data_dir, config)
+    found, left = run(_unlock(settings, execute=execute, **asked))
     if json:
         emit_json({"executed": execute, "data": shown(found)})
     elif found:
         _show_lanes([one.lane for one in found], was=[one.was for one in found])
     talk(f"{len(found)} lane(s) {'unlocked' if execute else 'would be unlocked'}.")
+    for lane in left:
+        talk(f"Lane {lane.id} is left as it is: it is {lane.state}.")
+    if left:
+        raise typer.Exit(exits.REFUSED)
 
 
-async def _unlock(settings: Settings, *, execute: bool, **asked: Any) -> list[Unlockable]:
+async def _unlock(
+    settings: Settings, *, execute: bool, **asked: Any
+) -> tuple[list[Unlockable], list[Lane]]:
+    """Unlock; gives what was unlocked, and lanes that were named and were not.
+
+    Raises:
+        NotFound: One that is named does not exist; then nothing is done to any.
+    """
     from greffier.deliver import operate  # noqa: PLC0415
-    from greffier.read.queue import to_unlock  # noqa: PLC0415
+    from greffier.read.queue import lane, to_unlock  # noqa: PLC0415
 
     async with open_record(settings) as database:
+        named = dict.fromkeys([(await lane(database, one)).id for one in asked["ids"] or ()])
         found = await to_unlock(database, max_attempts=settings.max_attempts, **asked)
-        return [
+        done = [
             one
             for one, most in found
             # What changed since it was listed is left as it is now.
@@ -200,6 +214,8 @@ async def _unlock(settings: Settings, *, execute: bool, **asked: Any) -> list[Un
                 database, one.lane, most, force=asked["force"], steal=asked["steal"]
             )
         ]
+        left = named.keys() - {one.lane.id for one in done}
+        return done, [await lane(database, one) for one in named if one in left]
 
 
 def retry(
