@@ -1,4 +1,7 @@
-"""Promise: the ids we make are UUIDs of version 7, in the order they were made, none twice."""
+"""Promise: the ids we make are UUIDs of version 7, in the order they were made, none twice.
+
+And those we read have one spelling each.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,11 @@ import subprocess
 import sys
 from uuid import RFC_4122, UUID
 
-from greffier.model.ids import uuid7
+import pytest
+
+from greffier.model.ids import parse_uuid, uuid7
+
+ID = "6e2f8a54-3f3c-5e0b-9c3a-8f1d2b7a4c10"
 
 FORK = """
 import os
@@ -48,3 +55,30 @@ def test_a_forked_child_draws_other_random_numbers() -> None:
     done = subprocess.run([sys.executable, "-c", FORK], check=False, capture_output=True, text=True)
 
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("text", [ID, ID.upper()])
+def test_an_id_is_read_in_its_canonical_spelling(text: str) -> None:
+    """In letters of either case."""
+    assert parse_uuid(text) == UUID(ID)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        ID.replace("-", ""),
+        ID.replace("-", "") + "----",
+        ID.replace("-", "_"),
+        ID.replace("3f3c-5e0b", "3f3c5-e0b"),
+        f"{{{ID[2:]}}}",
+        f"{ID[:-1]} ",
+        f"{ID[:-1]}g",
+        f"{ID[:-1]}\uff11",
+        f"{ID[:-1]}\ud800",
+        f"urn:uuid:{ID[9:]}",
+    ],
+)
+def test_an_id_in_any_other_spelling_is_none(text: str) -> None:
+    """PostgreSQL and others would refuse it, or take it for another one."""
+    assert parse_uuid(text) is None
