@@ -22,6 +22,8 @@ class Proxy:
         self._clients: list[asyncio.StreamWriter] = []
         self._servers: list[asyncio.StreamWriter] = []
         self._pumps: set[asyncio.Task[None]] = set()
+        self._flows = asyncio.Event()
+        self._flows.set()
 
     @property
     def upstream(self) -> str:
@@ -54,6 +56,12 @@ class Proxy:
         while self._clients:
             self._clients.pop().transport.abort()
 
+    def stall(self) -> None:
+        """Pass on nothing more of who is in, and tell neither side; who comes now gets on."""
+        self._flows.clear()
+        self._flows = asyncio.Event()
+        self._flows.set()
+
     def forget(self) -> None:
         """Tell the server that its clients are gone; what it was at is undone if it still is."""
         while self._servers:
@@ -75,14 +83,17 @@ class Proxy:
         self._clients.append(to_client)
         self._servers.append(to_server)
         for source, target in ((from_client, to_server), (from_server, to_client)):
-            pump = asyncio.create_task(_pump(source, target))
+            pump = asyncio.create_task(_pump(source, target, self._flows))
             self._pumps.add(pump)
             pump.add_done_callback(self._pumps.discard)
 
 
-async def _pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+async def _pump(
+    source: asyncio.StreamReader, target: asyncio.StreamWriter, flows: asyncio.Event
+) -> None:
     with contextlib.suppress(OSError):
         while data := await source.read(1 << 16):
+            await flows.wait()
             target.write(data)
             await target.drain()
     target.close()

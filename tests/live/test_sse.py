@@ -95,7 +95,11 @@ async def test_a_stranger_and_nonsense_are_refused_before_anything_is_sent(
     path = f"/v1/conversations/{talk}/events"
     async with server.http("eve") as eve, server.http("ada") as ada:
         stranger = await eve.get(path)
-        nonsense = await ada.get(path, headers={"last-event-id": "yesterday"})
+        nonsense = [
+            await ada.get(path, headers={"last-event-id": "yesterday"}),
+            *[await ada.get(f"{path}?since={since}") for since in (-1, 1 << 63, "x")],
+            *[await ada.get(f"/v1/events?list_rev={rev}") for rev in (-1, 1 << 63)],
+        ]
 
     assert stranger.status_code == 404
-    assert nonsense.status_code == 422
+    assert [one.status_code for one in nonsense] == [422] * 6

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import msgspec
 
-from greffier.errors import Gone, NotFound, Unavailable
+from greffier.errors import Gone, Invalid, NotFound, Unavailable
 from greffier.model.limits import DEFAULT, Limits
 from greffier.publish.bus import Bus, LocalBus, Wake
 from greffier.publish.change import Change
@@ -146,9 +146,13 @@ class Feed:
             epoch: The history it belongs to; another one than ours is a reset.
 
         Raises:
+            Invalid: ``since`` is no rev.
             NotFound, Gone: There is no such conversation, or it is not theirs.
             Unavailable: The record cannot be read now.
         """
+        if since is not None and not 0 <= since < 1 << 63:
+            # Before anybody is told that they follow.
+            raise Invalid.at("/since", "range", "A rev is a number from 0.")
         if self.closed:
             raise Unavailable("The service is stopping.", retry_after=1)
         look = asyncio.Event()

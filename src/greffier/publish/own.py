@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
-from greffier.errors import Unavailable
+from greffier.errors import Invalid, Unavailable
 from greffier.publish.bus import Wake
 from greffier.publish.feed import Feed
 from greffier.read import lists as reads
@@ -272,8 +272,11 @@ class OwnFeeds:
             since: The list_rev they know.
 
         Raises:
+            Invalid: ``since`` is no list_rev.
             Unavailable: The record cannot be read now.
         """
+        if since is not None and not 0 <= since < 1 << 63:
+            raise Invalid.at("/list_rev", "range", "A list_rev is a number from 0.")
         if self.closed:
             raise Unavailable("The service is stopping.", retry_after=1)
         follower = OwnFollower()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import secrets
 from collections.abc import Callable, Sequence
@@ -13,6 +14,10 @@ import asyncpg.prepared_stmt
 
 from greffier.store import connection
 
+#: Seconds of silence after which the connection that listens is asked whether it is one still, and
+#: for an answer: a firewall may forget a connection without a word to either end.
+PROBE = 20.0
+PATIENCE = 10.0
 #: NOTIFY takes less than 8000 bytes.
 _PAYLOAD = 7500
 #: A channel's name ends in a key that only the service can read: LISTEN itself is for anybody.
@@ -56,15 +61,31 @@ class Channel:
             lost = asyncio.Event()
             live.add_termination_listener(lambda _live, lost=lost: lost.set())
             try:
-                name = await live.fetchval(NAME, self._name)
-                await live.add_listener(name, lambda _c, _p, _n, text: self._heard(str(text), hear))
+                async with asyncio.timeout(PATIENCE):
+                    name = await live.fetchval(NAME, self._name)
+                    await live.add_listener(
+                        name, lambda _c, _p, _n, text: self._heard(str(text), hear)
+                    )
                 # From here on nothing is lost; what was said before may have been.
                 hear(None)
-                await lost.wait()
+                await self._alive(live, lost)
             except (*connection.LOST, asyncpg.PostgresError, asyncpg.InterfaceError):
                 continue
             finally:
                 live.terminate()
+
+    async def _alive(self, live: connection.Connection, lost: asyncio.Event) -> None:
+        """Wait until a connection is lost; of one that went silently nobody would ever tell.
+
+        Raises:
+            TimeoutError: It does not answer.
+        """
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PROBE):
+                    await lost.wait()
+                    return
+            await live.fetchval("select 1", timeout=PATIENCE)
 
     def _heard(self, text: str, hear: Callable[[str | None], None]) -> None:
         me, _, words = text.partition(" ")
@@ -88,7 +109,7 @@ class Channel:
                 # twenty appends.
                 self._say = await self._speaker.prepare(SAY, name="say")
             assert self._say is not None
-            await self._say.fetch(self._name, lines)
+            await self._say.fetch(self._name, lines, timeout=PATIENCE)
         except (*connection.LOST, asyncpg.PostgresError, asyncpg.InterfaceError):
             if self._speaker is not None:
                 self._speaker.terminate()
