@@ -236,6 +236,12 @@ class SchemaError(Error):
     code = "schema"
 
 
+class FileError(Error):
+    """A file that was named cannot be read or written."""
+
+    code = "file"
+
+
 class BackupError(Error):
     """The backup could not be written, or the file is none."""
 

@@ -13,7 +13,7 @@ import typer
 from greffier.cli import exits
 from greffier.cli.app import app
 from greffier.cli.output import silence
-from greffier.errors import Error, Unavailable
+from greffier.errors import Error, FileError, Unavailable
 
 #: typer's own copy of click, or click itself in older releases: the base of all usage errors.
 _Refusal: type[Any] = typer.BadParameter.__mro__[2]
@@ -62,7 +62,7 @@ def _run(arguments: list[str]) -> int:
             return exits.of(error)
         if isinstance(error, OSError) and error.strerror:
             where = f"{error.filename}: " if error.filename else ""
-            _say(f"{where}{error.strerror}.", "file")
+            _say(f"{where}{error.strerror}.", FileError.code)
         else:
             _say(_fault(error), "internal")
         return exits.ERROR
