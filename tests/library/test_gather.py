@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -13,7 +14,8 @@ from greffier.model.ids import uuid7
 from greffier.model.message import Draft
 from greffier.read.pages import Where, page
 from greffier.store.database import Database, open_database
-from greffier.store.gather import LANES, MOST
+from greffier.store.gather import LANES, MOST, Gathered
+from greffier.store.slots import Slots
 from helpers.postgres import connected
 from helpers.proxy import proxied
 
@@ -153,3 +155,27 @@ async def scans(live: asyncpg.Connection[asyncpg.Record]) -> dict[str, int]:
         "('messages', 'conversations', 'participants', 'listings', 'users')"
     )
     return {row["relname"]: row["seq_scan"] for row in rows}
+
+
+class AtOnce(Slots):
+    """Answers within one turn of the event loop: nearer to each other no two answers can come."""
+
+    async def run(self, sql: str, *args: object, **how: Any) -> list[asyncpg.Record]:
+        """Find nothing."""
+        del sql, args, how
+        return []
+
+
+async def test_who_asks_as_the_last_of_all_is_answered_is_not_forgotten() -> None:
+    """Those who answered have ended and are still counted: it is no time to rely on them.
+
+    Whoever did waited until somebody else asked, and the last of ten thousand deliveries for ever.
+    """
+    gathered = Gathered(AtOnce("postgresql://nowhere", 1), "select where $1 = 1", ["integer"])
+
+    async def asks_again() -> None:
+        for _ in range(3):
+            assert await gathered.read(1) == []
+
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(asks_again() for _ in range(LANES)))

@@ -57,19 +57,28 @@ class Gathered:
         if len(self._lanes) < LANES:
             lane = asyncio.get_running_loop().create_task(self._work())
             self._lanes.add(lane)
+            # Of one that was cancelled before it began.
             lane.add_done_callback(self._lanes.discard)
         return await asked.rows
 
     async def _work(self) -> None:
-        while batch := self._take():
-            try:
-                await self._answer(batch)
-            except BaseException as error:
-                for asked in batch:
-                    if not asked.rows.done():
-                        asked.rows.set_exception(error)
-                if not isinstance(error, Exception):
-                    raise
+        try:
+            while batch := self._take():
+                await self._tell(batch)
+        finally:
+            # In the same turn in which nobody waited: who asks in the next, when we have ended and
+            # our callbacks have not run, must not rely on us.
+            self._lanes.discard(asyncio.current_task())
+
+    async def _tell(self, batch: list[_Asked]) -> None:
+        try:
+            await self._answer(batch)
+        except BaseException as error:
+            for asked in batch:
+                if not asked.rows.done():
+                    asked.rows.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
 
     def _take(self) -> list[_Asked]:
         batch: list[_Asked] = []
