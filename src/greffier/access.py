@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 from greffier.errors import Forbidden, Invalid
 from greffier.model.draft import Speaker
 from greffier.model.key import Scope
+from greffier.model.person import is_reserved as is_reserved  # noqa: PLC0414 - ours to ask
 from greffier.store.database import Database
 
 Role: TypeAlias = Literal["user", "admin", "service", "ops"]
@@ -168,11 +169,6 @@ def acting_for(principal: Principal, user: str) -> Principal:
     if principal.role != "service":
         raise Forbidden("Only a key of scope service acts for others: leave Greffier-Act-As out.")
     return replace(principal, user_id=user)
-
-
-def is_reserved(user: str) -> bool:
-    """Say whether nobody may be called so: the record names the service so, or who writes to it."""
-    return user == "service" or user.startswith(("service:", "contact:", "source:"))
 
 
 OPERATIONS_ONLY = "This key is for operations; it sees nothing of users and conversations."

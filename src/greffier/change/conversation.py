@@ -9,9 +9,8 @@ from uuid import UUID
 
 import msgspec
 
-from greffier.access import is_reserved
-from greffier.errors import AgentFixed, Invalid, PayloadTooLarge, Problem
-from greffier.model import jsonb, text
+from greffier.errors import AgentFixed, Invalid, PayloadTooLarge, Problem, Stale
+from greffier.model import jsonb, person, text
 from greffier.model.conversation import ConversationPatch, NewConversation
 from greffier.model.ids import uuid7
 from greffier.model.limits import DEFAULT, Limits
@@ -41,13 +40,13 @@ async def create(
         SubjectTaken: The owner has an active conversation on this subject.
         Gone: The id is that of an erased conversation.
     """
-    problems = _problems(
-        limits, title=new.title, subject=new.subject, owner=owner, limit=new.history_limit
-    )
+    problems = _problems(limits, title=new.title, subject=new.subject, limit=new.history_limit)
+    if found := person.fault(owner, "/owner_id"):
+        problems.append(found)
     members: dict[str, str] = {}
     for index, participant in enumerate(new.participants or ()):
         pointer = f"/participants/{index}"
-        if found := person_fault(participant.user_id, f"{pointer}/user_id"):
+        if found := person.fault(participant.user_id, f"{pointer}/user_id"):
             problems.append(found)
         elif participant.user_id in members:
             detail = "This person stands twice."
@@ -137,6 +136,8 @@ async def patch(
         raise Invalid(problems=tuple(problems))
     archived = None if change.archived is unset else change.archived
     # Without If-Match a second call finds the first one's work and changes nothing.
+    if if_rev is not None and not 0 <= if_rev < 1 << 63:
+        raise Stale
     rows = await database.verb(
         PATCH,
         conversation_id,
@@ -171,30 +172,17 @@ def no_such_agent() -> Invalid:
     return Invalid.at("/agent_id", "unknown-agent", "There is no agent with this id.")
 
 
-def person_fault(user: str, pointer: str) -> Problem | None:
-    """Say why nobody who takes part can be called so."""
-    if not user:
-        return Problem(pointer, "empty", "A participant has an id.")
-    if len(user.encode(errors="surrogatepass")) > DEFAULT.name:
-        return Problem(pointer, "too-long", f"At most {DEFAULT.name} bytes.")
-    if is_reserved(user):
-        return Problem(pointer, "reserved", "No user is called so: it is the service itself.")
-    return text.faults(user, pointer)
-
-
 def _problems(
     limits: Limits,
     *,
     title: str | None = None,
     subject: str | None = None,
-    owner: str | None = None,
     limit: int | None = None,
 ) -> list[Problem]:
     problems: list[Problem] = []
     for value, field, longest in (
         (title, "title", limits.title),
         (subject, "subject", limits.name),
-        (owner, "owner_id", limits.name),
     ):
         if value is None:
             continue

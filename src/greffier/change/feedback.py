@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from greffier.errors import Invalid, PayloadTooLarge
+from greffier.errors import Invalid, NotFound, PayloadTooLarge
 from greffier.model import text
 from greffier.store.database import Database
 
@@ -47,7 +47,8 @@ async def rate(
             raise Invalid(problems=(problem,))
         if len(comment.encode()) > LONGEST:
             raise PayloadTooLarge(f"/comment has more than {LONGEST} bytes.")
-    (row,) = await database.verb(RATE, conversation_id, user, seq or 0, rating, comment, again=True)
+    at = _at(seq)
+    (row,) = await database.verb(RATE, conversation_id, user, at, rating, comment, again=True)
     return Feedback(rating, comment, user, row[0])
 
 
@@ -57,4 +58,13 @@ async def unrate(database: Database, conversation_id: UUID, seq: int | None, use
     Raises:
         NotFound, Gone: There is no such message or conversation, or it is not theirs to see.
     """
-    await database.verb(RATE, conversation_id, user, seq or 0, None, None, again=True)
+    await database.verb(RATE, conversation_id, user, _at(seq), None, None, again=True)
+
+
+def _at(seq: int | None) -> int:
+    """Where it is kept: under a message's number, or 0 for the whole conversation."""
+    if seq is None:
+        return 0
+    if not 1 <= seq < 1 << 63:
+        raise NotFound
+    return seq

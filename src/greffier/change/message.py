@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from greffier.errors import Invalid, PayloadTooLarge
+from greffier.errors import Invalid, NotFound, PayloadTooLarge, Stale
 from greffier.model import text
 from greffier.model.draft import Speaker
 from greffier.model.limits import DEFAULT, Limits
@@ -51,6 +51,9 @@ async def edit(
         raise Invalid(problems=(problem,))
     if len(content.encode()) > limits.content:
         raise PayloadTooLarge(f"/content has more than {limits.content} bytes.")
+    _check(seq)
+    if if_rev is not None and not 0 <= if_rev < 1 << 63:
+        raise Stale
     try:
         rows = await database.verb(
             EDIT,
@@ -85,7 +88,14 @@ async def delete(
         NotFound: There is no such message, or the conversation is not the actor's to see.
         Forbidden: Somebody else said it.
     """
+    _check(seq)
     rows = await database.verb(
         DELETE, conversation_id, actor, seq, erase, again=True, touches=conversation_id
     )
     return int(rows[0][0])
+
+
+def _check(seq: int) -> None:
+    """Refuse a number that no message has, and that PostgreSQL has no room for."""
+    if not 1 <= seq < 1 << 63:
+        raise NotFound

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from greffier.change.conversation import person_fault
 from greffier.errors import Invalid, NotFound
+from greffier.model import person
 from greffier.model.ids import uuid7
 from greffier.store.database import Database
 
@@ -46,8 +46,7 @@ async def set_participant(
         NotFound: No such conversation, or (``must_exist``) no such participant.
         Forbidden: Only the owner manages people, and stays the owner until somebody else is.
     """
-    if problem := person_fault(user, "/user_id"):
-        raise Invalid(problems=(problem,))
+    person.check(user, "/user_id")
     if role not in ("owner", "member", "viewer"):
         raise Invalid.at("/role", "role", "One of owner, member, viewer.")
     try:
@@ -180,8 +179,10 @@ async def accept(database: Database, token: str, user: str) -> UUID:
         The conversation's id.
 
     Raises:
+        Invalid: Nobody is called so.
         NotFound: The token is unknown, revoked, expired, or used up.
     """
+    person.check(user, "/user_id")
     if not token.startswith("gri_") or not token.isascii():
         raise NotFound
     (row,) = await database.verb(ACCEPT, token_hash(token), user, uuid7(), again=True)

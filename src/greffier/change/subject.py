@@ -9,7 +9,7 @@ from uuid import UUID
 from greffier.change.append import Appended
 from greffier.change.conversation import no_such_agent
 from greffier.errors import AgentFixed, Invalid
-from greffier.model import text
+from greffier.model import person, text
 from greffier.model.draft import Speaker, check
 from greffier.model.ids import uuid7
 from greffier.model.limits import DEFAULT, Limits
@@ -50,6 +50,7 @@ async def say(
         AgentFixed: The conversation has another agent.
         IdReused: The id names another message on this subject.
     """
+    person.check(owner, "/user_id")
     if not subject:
         raise Invalid.at("/subject", "empty", "A subject has a name.")
     if problem := text.faults(subject, "/subject"):

@@ -22,6 +22,7 @@ from greffier.cli.common import (
 )
 from greffier.cli.output import emit_json, progress_bar, table, talk
 from greffier.errors import Error
+from greffier.model.person import fault as name_fault
 
 if TYPE_CHECKING:
     from greffier.imports import Account, Fault, Options, Source
@@ -92,8 +93,8 @@ def import_(
     """
     if form not in FORMATS:
         raise typer.BadParameter(f"One of {', '.join(FORMATS)}.", param_hint="--format")
-    if owner is not None and not 1 <= len(owner.encode()) <= 256:
-        raise typer.BadParameter("A user's id has 1 to 256 bytes.", param_hint="--owner")
+    if owner is not None and (problem := name_fault(owner, "")):
+        raise typer.BadParameter(problem.detail, param_hint="--owner")
     zone = _zone(time_zone)
     sources = [_source(name) for name in files]
     settings = load_settings(database_url, data_dir, config)

@@ -11,6 +11,7 @@ import typer
 from greffier.cli.common import Config, DataDir, Json, data_folder, load_settings
 from greffier.cli.output import emit, emit_json
 from greffier.errors import SettingsError
+from greffier.model.person import fault as name_fault
 
 if TYPE_CHECKING:
     from greffier.settings import Settings
@@ -49,8 +50,8 @@ def token(
     there is none yet.
     """
     settings = load_settings(None, data_dir, config)
-    if not user or len(user.encode()) > 256 or "\x00" in user:
-        raise typer.BadParameter("A user's id has 1 to 256 bytes.", param_hint="--user")
+    if problem := name_fault(user, ""):
+        raise typer.BadParameter(problem.detail, param_hint="--user")
     signed = _sign(settings, user, expires, name=name, email=email, admin=admin)
     if json:
         import jwt  # noqa: PLC0415

@@ -296,7 +296,9 @@ def _json(value: Any, pointer: str, encode: Callable[[Any], bytes] = _encode) ->
     if value is None:
         return None
     try:
-        return encode(value)
+        encoded = encode(value)
+        jsonb.check_numbers(value, encoded)
+        return encoded
     except UnicodeEncodeError:
         problem = text.deep_faults(msgspec.to_builtins(value), pointer)
         raise Invalid(problems=(problem,) if problem else ()) from None

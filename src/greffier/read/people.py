@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 
+from greffier.errors import NotFound
 from greffier.model.conversation import MemberRole
 from greffier.read.pages import why_absent
 from greffier.store.database import Database
@@ -98,6 +99,8 @@ async def readers(
     Raises:
         NotFound, Gone: There is no such message, or it is not the reader's to see.
     """
+    if not 1 <= seq < 1 << 63:
+        raise NotFound
     rows = await database.read("readers", conversation_id, reader, seq)
     if not rows:
         raise await why_absent(database, conversation_id)
