@@ -1,4 +1,4 @@
-"""Promises of the worker when the database was away: no lane waits for the end of a lease."""
+"""Promises of the worker when something broke or was away: no lane waits for the end of a lease."""
 
 from __future__ import annotations
 
@@ -59,6 +59,40 @@ async def test_a_lane_is_let_go_when_the_database_is_back(database: str) -> None
     assert (second.fence, second.tries) == (first.fence + 1, 0)
     assert worker.counts.broken == worker.counts.lost == 0
     assert [line["event"] for line in said] == ["lane left, the database is away"]
+
+
+class Breaking(Away):
+    """Work that breaks the first time, in a way that nobody thought of."""
+
+    async def work(self, held: Held) -> None:
+        """Work on a lane."""
+        try:
+            await super().work(held)
+        except Unavailable:
+            raise ZeroDivisionError from None
+
+
+async def test_what_breaks_once_does_not_wait_for_the_end_of_its_lease(database: str) -> None:
+    """It is taken up again a few seconds later, and that counts as a try."""
+    work = Breaking()
+    async with connected(database) as live, open_database(database) as opened:
+        hand = Hand(live)
+        lane = await hand.lane(1)
+        worker = Worker(opened, [work], log=structlog.get_logger(), poll=0.05, grace=0)
+        with capture_logs() as said:
+            running = asyncio.create_task(worker.run())
+            async with asyncio.timeout(60):
+                await work.again.wait()
+            worker.stop()
+            await running
+
+    first, second = (held.claim for held in work.claims)
+    assert first.lane_id == second.lane_id == lane.id
+    assert (second.fence, second.tries) == (first.fence + 1, 1)
+    assert (worker.counts.broken, worker.counts.lost) == (1, 0)
+    assert [(line["event"], line["error"]) for line in said] == [
+        ("work broke", "ZeroDivisionError")
+    ]
 
 
 class Kept:

@@ -35,6 +35,10 @@ AT_ONCE = 50
 AT_FIRST = 8
 
 
+#: Seconds after which a lane is taken up again whose work broke.
+BROKEN = 5.0
+
+
 class Lost(Exception):
     """The lane is no longer ours: drop everything."""
 
@@ -308,12 +312,17 @@ class Worker:
                 self._abandoned.append(claim)
                 self._away.set()
         except Exception as error:  # noqa: BLE001 - one lane's trouble is not the others'
-            # Its lease runs out, which counts as a try: what always breaks is parked in the end.
             self.counts.broken += 1
             self._log.error(
                 "work broke", kind=kind.name, conversation_id=str(claim.conversation_id),
                 fence=claim.fence, error=type(error).__name__,
             )  # fmt: skip
+            if not held.lost:
+                # Its lease runs out, soon, which counts as a try: what always breaks is parked in
+                # the end, and what broke once keeps its conversation waiting for seconds.
+                held.lost = True
+                with contextlib.suppress(Error):
+                    await lanes.heartbeat(self._database, [claim], min(BROKEN, kind.lease))
 
     async def _let_go(self) -> None:
         """Release what was abandoned, as soon as the database is back."""
@@ -345,7 +354,9 @@ class Worker:
                 old = [
                     held
                     for one, held in self._held.values()
-                    if one is kind and held.until - now < kind.lease * (RENEWALS - 1) / RENEWALS
+                    if one is kind
+                    and not held.lost
+                    and held.until - now < kind.lease * (RENEWALS - 1) / RENEWALS
                 ]
                 if not old:
                     continue
