@@ -524,3 +524,42 @@ async def test_a_thumb_is_a_participants_for_something_that_is_there(g: Greffier
         await g.conversations.rate(room, 1, user="bob", comment="nul \x00")
     with pytest.raises(PayloadTooLarge):
         await g.conversations.rate(room, 1, user="bob", comment="x" * (LONGEST + 1))
+
+
+async def test_the_library_takes_back_what_it_gave(g: Greffier) -> None:
+    """An invitation, a thumb, a person; and gives them everything of theirs before."""
+    room = await a_room(g, bob="member")
+    said = await g.messages.append(room, content="words of bob", actor="bob")
+    invited = await g.conversations.invite(room, actor="ada")
+    (listed,) = await g.conversations.invitations(room, actor="ada")
+    with pytest.raises(Forbidden):
+        await g.conversations.revoke(room, invited.id, actor="bob")
+    await g.conversations.revoke(room, invited.id, actor="ada")
+    await g.conversations.rate(room, 1, user="ada", seq=said.seq)
+    await g.conversations.unrate(room, user="ada", seq=said.seq)
+    counted = (await g.conversations.stats(room)).feedback, (await g.stats("bob")).conversations
+    file = b"".join([piece async for piece in g.export("bob")])
+    since = await g.conversations.get(room)
+    await g.forget("bob")
+    change = await g.conversations.changes(room, since=since.rev, epoch=since.epoch)
+
+    assert (listed.id, await g.conversations.invitations(room)) == (invited.id, [])
+    assert (counted[0].up, counted[1]) == (0, 1)
+    assert b"words of bob" in file
+    assert await g.conversations.list(user="bob") == await g.conversations.list(user="nobody")
+    assert change.rev > since.rev
+    assert "bob" not in {one.author_id for one in (await g.messages.after(room, 0)).data}
+
+
+async def test_the_whole_record_is_read_from_a_seq_on(g: Greffier) -> None:
+    """With ``superseded`` what was rewound is there too, so that nobody misses a number."""
+    talk = (await g.conversations.create(owner="ada")).id
+    for content in ("one", "two"):
+        await g.messages.append(talk, content=content)
+    await g.messages.rewind(talk, after_seq=1)
+    await g.messages.append(talk, content="three")
+
+    path = await g.messages.after(talk, 0)
+    record = await g.messages.after(talk, 0, superseded=True)
+    assert [one.seq for one in path.data] == [1, 3]
+    assert [one.seq for one in record.data] == [1, 2, 3]

@@ -23,6 +23,7 @@ from greffier.model.message import Draft
 from greffier.server.auth import issue
 from helpers.api import SECRET
 from helpers.crowd import token
+from helpers.patience import PATIENCE
 from live.conftest import Running, a_name
 
 
@@ -85,6 +86,32 @@ async def test_people_are_invited_and_say_what_they_think(server: Running) -> No
     assert (joined.id, joined.kind) == (talk.id, "room")
     assert (given.rating, given.comment, given.user_id) == (-1, "no", bob)
     assert (whole.rating, whole.comment) == (1, None)
+
+
+async def test_what_was_given_is_taken_back(server: Running) -> None:
+    """An invitation, a thumb, and oneself; before that everything of one's own is taken along."""
+    eva, bob = a_name("eva"), a_name("bob")
+    async with connect(server.url, token(eva)) as g, connect(server.url, token(bob)) as b:
+        talk = await g.conversations.create(kind="room", participants={bob: "member"})
+        said = await b.messages.append(talk.id, content="words of bob")
+        invited = await g.conversations.invite(talk.id, max_uses=1)
+        (listed,) = await g.conversations.invitations(talk.id)
+        with pytest.raises(Forbidden):
+            await b.conversations.revoke(talk.id, invited.id)
+        await g.conversations.revoke(talk.id, invited.id)
+        none = await g.conversations.invitations(talk.id)
+        await g.conversations.rate(talk.id, 1, seq=said.seq)
+        await g.conversations.unrate(talk.id, seq=said.seq)
+        counted = await g.conversations.stats(talk.id)
+        mine = await b.stats()
+        file = b"".join([piece async for piece in b.export(bob)])
+        await b.forget()
+        left = await g.messages.get(talk.id, said.seq)
+
+    assert (listed.id, listed.max_uses, none) == (invited.id, 1, [])
+    assert (counted.feedback.up, mine.conversations) == (0, 1)
+    assert b"words of bob" in file
+    assert (left.content, left.author_id == bob) == ("words of bob", False)
 
 
 async def test_paths_and_earlier_texts_are_read_and_taken_along(server: Running) -> None:
@@ -153,7 +180,7 @@ async def test_a_service_follows_and_counts_for_a_user(server: Running, via: Via
     async with connect(server.url, token(eva)) as g, connect(server.url, key) as service:
         talk = await g.conversations.create()
         following = service.follow(talk.id, since=talk.rev, epoch=talk.epoch, actor=eva, via=via)
-        async with asyncio.timeout(20), aclosing(following) as changes:  # type: ignore[type-var]
+        async with asyncio.timeout(PATIENCE), aclosing(following) as changes:  # type: ignore[type-var]
             await g.messages.append(talk.id, content="Bonjour")
             change = await anext(changes)
         with pytest.raises(NotFound):
@@ -187,7 +214,7 @@ async def test_letting_go_in_the_instant_of_connecting_ends(
             await anext(following)
 
         waits = asyncio.create_task(wait())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await connected.wait()
             waits.cancel()
             await asyncio.wait({waits})
@@ -207,7 +234,7 @@ async def test_a_token_that_is_refused_meanwhile_is_told_to_who_follows(
 ) -> None:
     """Who follows is not left waiting for what will never come."""
     eva = a_name("eva")
-    async with connect(server.url, token(eva)) as g, asyncio.timeout(20):
+    async with connect(server.url, token(eva)) as g, asyncio.timeout(PATIENCE):
         talk = await g.conversations.create()
         following = g.follow(talk.id, since=talk.rev, epoch=talk.epoch)
         waits: asyncio.Task[Change] = asyncio.create_task(anext(following))  # type: ignore[arg-type]
@@ -240,7 +267,7 @@ async def test_where_no_websocket_gets_through_all_comes_late(
         talk = await g.conversations.create()
         following = g.follow(talk.id, since=talk.rev, epoch=talk.epoch)
         async with (
-            asyncio.timeout(20),
+            asyncio.timeout(PATIENCE),
             g.view(talk.id) as view,
             g.board() as board,
             aclosing(following) as changes,  # type: ignore[type-var]
@@ -263,7 +290,7 @@ async def test_an_answer_older_than_what_was_heard_is_asked_for_again(
 ) -> None:
     """A standby may have what one wrote and not yet what one was told of."""
     eva = a_name("eva")
-    async with connect(server.url, token(eva)) as g, asyncio.timeout(20):
+    async with connect(server.url, token(eva)) as g, asyncio.timeout(PATIENCE):
         talk = await g.conversations.create()
         ask, late = g.conversations.changes, 3
         old = await ask(talk.id, since=talk.rev, epoch=talk.epoch)
@@ -291,7 +318,7 @@ async def test_who_waits_to_ask_again_asks_when_something_is_heard(
     monkeypatch.setattr(outbox, "FIRST", 3600.0)
     monkeypatch.setattr(outbox, "LONGEST", 3600.0)
     eva = a_name("eva")
-    async with connect(server.url, token(eva)) as g, asyncio.timeout(20):
+    async with connect(server.url, token(eva)) as g, asyncio.timeout(PATIENCE):
         talk = await g.conversations.create()
         ask, asked = g.conversations.changes, asyncio.Event()
 

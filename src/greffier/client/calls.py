@@ -31,7 +31,7 @@ from greffier.model.ids import as_id, uuid7
 from greffier.model.message import Draft, Message, Role, ToolCall
 from greffier.model.page import ConversationList, Page
 from greffier.read.history import Branch, Version
-from greffier.read.people import Participant, Reader
+from greffier.read.people import Invitation, Participant, Reader
 from greffier.read.stats import Stats
 
 UNSET = msgspec.UNSET
@@ -250,6 +250,20 @@ class Conversations:
         made = msgspec.json.decode(body, type=_Invited)
         return Invited(made.id, made.token, made.expires_at)
 
+    async def invitations(
+        self, conversation_id: UUID | str, *, actor: str | None = None
+    ) -> builtins.list[Invitation]:
+        """List the invitations that still let somebody in: the owner sees all, others their own."""
+        found = await self._wire.get(path(conversation_id, "invitations"), _Data, actor=actor)
+        return msgspec.json.decode(found.data, type=list[Invitation])
+
+    async def revoke(
+        self, conversation_id: UUID | str, invitation_id: UUID | str, *, actor: str | None = None
+    ) -> None:
+        """Let an invitation let nobody in any more."""
+        where = path(conversation_id, "invitations", as_id(invitation_id))
+        await self._wire.write("DELETE", where, actor=actor)
+
     async def accept(self, token: str, *, user: str | None = None) -> Conversation:
         """Join by an invitation's token."""
         body = await self._wire.write(
@@ -267,14 +281,19 @@ class Conversations:
         comment: str | None = None,
     ) -> Feedback:
         """Give one's feedback, 1 or -1, on a message or (without ``seq``) on the conversation."""
-        more = () if seq is None else ("messages", seq)
         body = await self._wire.write(
             "PUT",
-            path(conversation_id, *more, "feedback"),
+            _feedback(conversation_id, seq),
             {"rating": rating, "comment": comment},
             actor=user,
         )
         return msgspec.json.decode(body, type=Feedback)
+
+    async def unrate(
+        self, conversation_id: UUID | str, *, user: str | None = None, seq: int | None = None
+    ) -> None:
+        """Take one's feedback back, on a message or (without ``seq``) on the conversation."""
+        await self._wire.write("DELETE", _feedback(conversation_id, seq), actor=user)
 
     async def read(self, conversation_id: UUID | str, seq: int, *, user: str | None = None) -> Mark:
         """Move the caller's mark forward, never back, at most to the last message."""
@@ -309,14 +328,18 @@ class Conversations:
         *,
         actor: str | None = None,
     ) -> AsyncIterator[bytes]:
-        """Write it out, piece by piece, as of one moment; ``jsonl`` or ``json``.
+        """Write it out, piece by piece, as of one moment.
 
-        After ``Unanswered`` what came is not whole.
+        The format is ``jsonl``, ``json``, ``openai``, ``md``, ``csv`` or ``html``. After ``Unanswered`` what came is not whole.
         """
         where = path(conversation_id, "export")
         async with self._wire.stream(where, actor=actor, format=format) as answer:
             async for piece in answer.aiter_bytes():
                 yield piece
+
+
+def _feedback(conversation_id: UUID | str, seq: int | None) -> str:
+    return path(conversation_id, *(() if seq is None else ("messages", seq)), "feedback")
 
 
 class Messages:

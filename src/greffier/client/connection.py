@@ -28,6 +28,7 @@ from greffier.model.message import Message
 from greffier.model.page import Context
 from greffier.model.source import Incoming, Received
 from greffier.model.usage import Quota, Usage
+from greffier.read.mine import MyStats
 
 #: What something may cost is a number on the wire.
 _numbers = msgspec.json.Encoder(decimal_format="number").encode
@@ -194,6 +195,27 @@ class Client:
             said_at=said_at,
         )
         return await self.sources.receive(source_id, incoming, secret=secret)
+
+    async def stats(self, user: str | None = None) -> MyStats:
+        """Count what is in one's conversations; it reads them all."""
+        found: MyStats = await self.wire.get("/v1/me/stats", MyStats, actor=user)
+        return found
+
+    async def export(self, user: str | None = None) -> AsyncIterator[bytes]:
+        """Write out everything of one's own, piece by piece, as of one moment (JSON lines).
+
+        After ``Unanswered`` what came is not whole.
+        """
+        async with self.wire.stream("/v1/me/export", actor=user) as answer:
+            async for piece in answer.aiter_bytes():
+                yield piece
+
+    async def forget(self, user: str | None = None) -> None:
+        """Be forgotten for good: one's own conversations erased, in all others nobody's name.
+
+        After ``Unanswered`` it may be half done: ask again, and the rest is.
+        """
+        await self.wire.write("DELETE", "/v1/me", actor=user)
 
     async def say(
         self,

@@ -33,7 +33,7 @@ from greffier.read import history as history_reads
 from greffier.read import people as people_reads
 from greffier.read import stats as stats_read
 from greffier.read.history import Branch
-from greffier.read.people import Participant
+from greffier.read.people import Invitation, Participant
 from greffier.read.stats import Stats
 from greffier.store.database import Database
 
@@ -220,6 +220,27 @@ class Conversations:
             max_uses=max_uses,
         )
 
+    async def invitations(
+        self, conversation_id: UUID | str, *, actor: str | None = None
+    ) -> builtins.list[Invitation]:
+        """List the invitations that still let somebody in: the owner sees all, others their own."""
+        return await people_reads.invitations(self._database, as_id(conversation_id), actor)
+
+    async def revoke(
+        self,
+        conversation_id: UUID | str,
+        invitation_id: UUID | str,
+        *,
+        actor: str | None = None,
+    ) -> None:
+        """Let an invitation let nobody in any more.
+
+        Raises:
+            NotFound, Forbidden, Gone, Unavailable: See the errors.
+        """
+        found = as_id(conversation_id)
+        await people_verbs.revoke(self._database, found, as_id(invitation_id), actor)
+
     async def accept(self, token: str, *, user: str) -> Conversation:
         """Join by an invitation's token."""
         found = await people_verbs.accept(self._database, token, user)
@@ -241,6 +262,12 @@ class Conversations:
         """Give one's feedback, 1 or -1, on a message or (without ``seq``) on the conversation."""
         found = as_id(conversation_id)
         return await feedback_verbs.rate(self._database, found, seq, user, rating, comment)
+
+    async def unrate(
+        self, conversation_id: UUID | str, *, user: str, seq: int | None = None
+    ) -> None:
+        """Take one's feedback back, on a message or (without ``seq``) on the conversation."""
+        await feedback_verbs.unrate(self._database, as_id(conversation_id), seq, user)
 
     async def changes(
         self,
@@ -271,7 +298,10 @@ class Conversations:
         *,
         actor: str | None = None,
     ) -> AsyncIterator[bytes]:
-        """Write it out, piece by piece, as of one moment; ``jsonl`` or ``json``."""
+        """Write it out, piece by piece, as of one moment.
+
+        The format is ``jsonl``, ``json``, ``openai``, ``md``, ``csv`` or ``html``.
+        """
         async for piece in export_read.export(
             self._database, as_id(conversation_id), actor, format
         ):

@@ -19,6 +19,7 @@ from greffier.agents.tools import Tool as ToolFunctionOfHere
 from greffier.agents.tools import Tools
 from greffier.change import quota as quota_verbs
 from greffier.change import subject as subject_verbs
+from greffier.change.forget import forget_user
 from greffier.deliver.keeping import Endpoints, Sources
 from greffier.embedded import default_data_dir, open_cluster
 from greffier.library.agents import Agents
@@ -34,7 +35,9 @@ from greffier.model.usage import Quota, Usage
 from greffier.publish.told import Change
 from greffier.read import context as context_read
 from greffier.read import conversations as conversation_reads
+from greffier.read import mine
 from greffier.read import usage as usage_reads
+from greffier.read.mine import MyStats
 from greffier.store.database import Database, open_database
 
 if TYPE_CHECKING:
@@ -202,6 +205,23 @@ class Greffier:
         asked = Quota(tokens_per_month=tokens_per_month, cost_per_month=cost)
         await quota_verbs.set_quota(self.database, user, asked, actor or "service")
         return await self.quota(user)
+
+    async def stats(self, user: str) -> MyStats:
+        """Count what is in a user's conversations; it reads them all."""
+        return await mine.my_stats(self.database, user)
+
+    async def export(self, user: str) -> AsyncIterator[bytes]:
+        """Write out everything of a user's, piece by piece, as of one moment (JSON lines)."""
+        async for piece in mine.export_mine(self.database, user):
+            yield piece
+
+    async def forget(self, user: str) -> None:
+        """Forget a person for good: their own conversations erased, in all others nobody's name.
+
+        Raises:
+            Unavailable: Half-way, perhaps; the same call does the rest.
+        """
+        await forget_user(self.database, user)
 
     async def say(
         self,
