@@ -330,7 +330,8 @@ class Conversations:
     ) -> AsyncIterator[bytes]:
         """Write it out, piece by piece, as of one moment.
 
-        The format is ``jsonl``, ``json``, ``openai``, ``md``, ``csv`` or ``html``. After ``Unanswered`` what came is not whole.
+        The format is ``jsonl``, ``json``, ``openai``, ``md``, ``csv`` or ``html``.
+        After ``Unanswered`` what came is not whole.
         """
         where = path(conversation_id, "export")
         async with self._wire.stream(where, actor=actor, format=format) as answer:
