@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from greffier.deliver import worker as worker_module
 from greffier.deliver.lanes import LaneKind
 from greffier.deliver.worker import Held, Worker
 from greffier.errors import Unavailable
@@ -193,3 +195,55 @@ async def test_who_hears_first_leaves_some_to_others(database: str) -> None:
         await running
 
     assert [tokens.count(token) for token in dict.fromkeys(tokens)] == [8, 16, 16]
+
+
+class Brief:
+    """Work that ends when it is told to; the second time it says that it was reached."""
+
+    name: LaneKind = "out"
+    concurrency = 4
+    lease = LEASE
+    max_tries: int | None = 3
+
+    def __init__(self) -> None:
+        self.begun, self.end, self.again = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.tasks: list[asyncio.Task[object]] = []
+
+    async def work(self, held: Held) -> None:
+        """Work on a lane, and leave it as it is."""
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.append(task)
+        (self.again if self.end.is_set() else self.begun).set()
+        await self.end.wait()
+
+
+async def test_a_renewal_that_comes_after_the_work_stops_nobody(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer concerns nobody by then, and the worker goes on to the next lane."""
+    # All the time, so that none has to be waited for.
+    monkeypatch.setattr(worker_module, "RENEWALS", LEASE * 20)
+    work = Brief()
+    async with (
+        connected(database) as live,
+        connected(database) as other,
+        open_database(database) as opened,
+    ):
+        hand = Hand(live)
+        await hand.lane(1)
+        worker = Worker(opened, [work], log=structlog.get_logger(), poll=0.05, grace=0)
+        running = asyncio.create_task(worker.run())
+        holding = other.transaction()
+        await work.begun.wait()
+        await holding.start()
+        await other.execute("select from lanes for update")
+        await wait_for_lock(live, "%heartbeat_v1%")
+        work.end.set()
+        await asyncio.wait(work.tasks)
+        await holding.commit()
+        await hand.lane(1)
+        async with asyncio.timeout(30):
+            await work.again.wait()
+        worker.stop()
+        await running

@@ -90,10 +90,16 @@ class Held:
             Lost: It was stopped.
         """
         try:
-            async with asyncio.timeout_at(self.until) as self._deadline:
-                yield
+            async with asyncio.timeout_at(self.until) as deadline:
+                self._deadline = deadline
+                try:
+                    yield
+                finally:
+                    # A renewal may be under way yet, and its answer come when nobody is left whom
+                    # it concerns: a deadline that is over takes no other, and said so by an error.
+                    self._deadline = None
         except TimeoutError:
-            if self._deadline is None or not self._deadline.expired():
+            if not deadline.expired():
                 raise
             self.lost = True
             raise Lost from None
