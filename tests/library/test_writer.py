@@ -39,12 +39,9 @@ def database(one_database: str) -> str:
     return one_database
 
 
-async def a_talk(g: Greffier, *, even: bool | None = None, **more: Any) -> UUID:
-    """A new conversation of ada's, in the one or the other of the writer's two queues."""
-    id_ = uuid7()
-    if even is not None:
-        id_ = UUID(int=id_.int & ~1 | (not even))
-    return (await g.conversations.create(owner="ada", id=id_, **more)).id
+async def a_talk(g: Greffier, **more: Any) -> UUID:
+    """A new conversation of ada's."""
+    return (await g.conversations.create(owner="ada", **more)).id
 
 
 @contextlib.asynccontextmanager
@@ -56,6 +53,26 @@ async def held(rival: Session, *talks: UUID) -> AsyncIterator[None]:
                 "select from conversations where id = $1 for no key update", talk
             )
         yield
+
+
+@contextlib.asynccontextmanager
+async def stopped_at(rival: Session, word: str) -> AsyncIterator[None]:
+    """Stop the call that stores this word, until the end."""
+    await rival.live.execute(
+        f"""
+        create function stop() returns trigger language plpgsql as $$ begin
+            perform pg_advisory_xact_lock(1);
+            return new;
+        end $$;
+        create trigger stop before insert on messages
+        for each row when (new.content = '{word}') execute function stop();
+        select pg_advisory_lock(1);
+        """
+    )
+    try:
+        yield
+    finally:
+        await rival.live.execute("select pg_advisory_unlock(1); drop function stop cascade")
 
 
 def say(g: Greffier, talk: UUID, contents: Iterable[str]) -> list[asyncio.Task[Message]]:
@@ -105,7 +122,7 @@ async def test_a_thousand_writers_lose_nothing(
 
 async def test_large_requests_do_not_keep_others_waiting_for_ever(g: Greffier) -> None:
     """A conversation gets its turn however much is always waiting for the others."""
-    busy, quiet = await a_talk(g, even=True), await a_talk(g, even=False)
+    busy, quiet = await a_talk(g), await a_talk(g)
     done = asyncio.Event()
 
     async def flood() -> None:
@@ -120,6 +137,42 @@ async def test_large_requests_do_not_keep_others_waiting_for_ever(g: Greffier) -
     await asyncio.gather(*floods)
 
     assert said.seq == 1
+
+
+async def test_half_of_many_are_told_while_the_other_half_is_stored(
+    g: Greffier, rival: Session
+) -> None:
+    """Nobody waits for all who came with them."""
+    talk = await a_talk(g)
+    words = [str(number) for number in range(2 * writers.HALF)]
+    async with stopped_at(rival, "stop"):
+        waiting = say(g, talk, [*words, "stop"])
+        told = await asyncio.gather(*waiting[: writers.HALF])
+        await until_waiting(rival.watch, 1)
+        assert not waiting[-2].done()
+    await asyncio.gather(*waiting)
+
+    assert [m.seq for m in told] == list(range(1, writers.HALF + 1))
+    assert await contents(g, talk) == [*words, "stop"]
+
+
+async def test_the_other_half_does_not_overtake_those_who_must_wait(
+    g: Greffier, rival: Session
+) -> None:
+    """Also when their conversation is let go between the two calls."""
+    talk, other = await a_talk(g), await a_talk(g)
+    words = [str(number) for number in range(2 * writers.HALF)]
+    async with (
+        stopped_at(rival, "stop"),
+        sessions(g.database.dsn, 1) as (holder,),
+        held(holder, talk),
+    ):
+        waiting = say(g, other, ["stop"]) + say(g, talk, words)
+        # The first call has passed the row over when it stops; the row is let go before the call.
+        await until_waiting(rival.watch, 1)
+    await asyncio.gather(*waiting)
+
+    assert await contents(g, talk) == words
 
 
 # -- rows that somebody else holds -------------------------------------------------------------
@@ -271,7 +324,7 @@ async def test_nobody_overtakes_who_waits_while_a_culprit_is_looked_for(
         """
     )
     slow = [await a_talk(g) for _ in range(writers.SIDE_CONNECTIONS)]
-    talk, other = await a_talk(g, even=True), await a_talk(g, even=True)
+    talk, other = await a_talk(g), await a_talk(g)
     async with held(rival, *slow):
         # They take every connection of those who wait, so that talk has none when it is let go.
         waiting = [task for one in slow for task in say(g, one, ["later"])]

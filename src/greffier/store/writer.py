@@ -2,12 +2,13 @@
 
 No timer: what arrives while one call is under way goes with the next.  That makes a hot
 conversation fast, where nothing in SQL can: the row's lock is held through the disk's flush, and
-one commit for many is the only way around it.
+one commit for many is the only way around it.  Of many that wait a call takes half, and the other
+half is sent before the callers of the first are told: PostgreSQL works on the one while we answer
+the other and hear what they say next, instead of each in turn.
 
-Three kinds of places hold requests:
+Two kinds of places hold requests:
 
-* two *queues*, each conversation always in the same one, with a worker and a connection each.  The
-  second worker joins only when many wait: below that, two half-full batches cost more than one.
+* the *queue*, whose worker stores it over one connection.
 * the *side*: a conversation whose row somebody else holds (a slow rewind, an erasure) is set aside
   with everything that comes for it meanwhile, in order, and waits for the lock on a connection of
   its own, so that it delays nobody else.
@@ -21,9 +22,10 @@ import asyncio
 import itertools
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -38,8 +40,9 @@ from greffier.store.slots import Enter, Revive, Slot, Then
 BATCH_MESSAGES = 250
 #: Bytes of text in one call, so that one commit stays short.
 BATCH_BYTES = 4 << 20
-#: Waiting messages from which the second worker joins.
-WIDE = 64
+#: Requests that a call takes although they are more than half: PostgreSQL spends 0.45 ms on a call
+#: whatever is in it, which smaller halves would cost more than they win.
+HALF = 64
 #: Conversations waited for at the same time.
 SIDE_CONNECTIONS = 4
 #: How long the side waits for a row before it lets another conversation try, in milliseconds.
@@ -116,13 +119,10 @@ class Writer:
         self._limit_messages = queue_messages
         self._limit_bytes = queue_bytes
         self._patience = patience
-        self._queues: tuple[deque[Request], deque[Request]] = (deque(), deque())
+        self._queue: deque[Request] = deque()
         self._turns = itertools.count()
-        self._slots = [Slot(dsn, {}, revive, enter) for _ in range(2)]
-        self._busy = [False, False]
-        # True while worker 0 works on both queues at once, and which of them it takes first
-        self._narrow = False
-        self._first = 0
+        self._slot = Slot(dsn, {}, revive, enter)
+        self._busy = False
         self._aside: dict[UUID, deque[Request]] = {}
         self._side_turn = asyncio.Semaphore(SIDE_CONNECTIONS)
         settings = {"lock_timeout": str(SIDE_LOCK_TIMEOUT)}
@@ -188,7 +188,7 @@ class Writer:
         self._closed = True
         while self._tasks:
             await asyncio.wait(self._tasks)
-        for slot in (*self._slots, *self._side_slots):
+        for slot in (self._slot, *self._side_slots):
             await slot.close()
 
     # -- choosing ------------------------------------------------------------------------------
@@ -197,86 +197,68 @@ class Writer:
         if self._aside and (aside := self._aside.get(request.conversation_id)) is not None:
             aside.append(request)
             return
-        self._queues[request.conversation_id.int & 1].append(request)
+        self._queue.append(request)
         self._wake()
 
     def _wake(self) -> None:
-        """Start the workers that have something to do.
+        if self._queue and not self._busy:
+            self._busy = True
+            self._start(self._work())
 
-        Worker 0 takes both queues while few wait; then worker 1 must not touch its own, or the same
-        conversation would be in two calls and one of them find its row held.
-        """
-        first, second = self._queues
-        if not self._busy[0] and (first or (second and not self._busy[1])):
-            self._start(0)
-        elif self._busy[0] and not self._busy[1] and not self._narrow and self._many():
-            self._start(1)
-
-    def _many(self) -> bool:
-        return len(self._queues[0]) + len(self._queues[1]) > WIDE
-
-    def _start(self, worker: int) -> None:
-        self._busy[worker] = True
-        task = asyncio.get_running_loop().create_task(self._work(worker))
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _take(self, worker: int) -> list[Request]:
-        """Take the next batch: in order, within the bounds, no message id twice."""
-        many = self._many()
-        if worker == 0:
-            self._narrow = not self._busy[1] and not many
-            if many and not self._busy[1]:
-                self._start(1)
-        elif not many:
-            return []
-        sources: Sequence[deque[Request]] = (self._queues[worker],)
-        if self._narrow and worker == 0:
-            # In turn, or large requests in the one could keep the other waiting for ever.
-            sources = self._queues if self._first == 0 else self._queues[::-1]
-            self._first ^= 1
+    def _take(self, behind: int = 0) -> list[Request]:
+        """Take the next batch: in order, within the bounds, no message id twice.
+
+        Args:
+            behind: How many are stored and not told yet, who may ask again.
+        """
+        half = max(HALF, (len(self._queue) + behind + 1) // 2)
         batch: list[Request] = []
         ids: set[tuple[UUID, UUID]] = set()
         messages = size = 0
-        for source in sources:
-            while source:
-                request = source[0]
-                if request.done.cancelled():
-                    source.popleft()
-                    continue
-                if batch and (
-                    messages + len(request.rows) > BATCH_MESSAGES
-                    or size + request.size > BATCH_BYTES
-                ):
+        while self._queue and len(batch) < half:
+            request = self._queue[0]
+            if request.done.cancelled():
+                self._queue.popleft()
+                continue
+            if batch and (
+                messages + len(request.rows) > BATCH_MESSAGES or size + request.size > BATCH_BYTES
+            ):
+                break
+            if not request.fresh:
+                keys = {(request.conversation_id, row.id) for row in request.rows}
+                if not ids.isdisjoint(keys):
+                    # The same message again: it waits until the first is on record.
                     break
-                if not request.fresh:
-                    keys = {(request.conversation_id, row.id) for row in request.rows}
-                    if not ids.isdisjoint(keys):
-                        # The same message again: it waits until the first is on record.
-                        break
-                    ids |= keys
-                source.popleft()
-                batch.append(request)
-                messages += len(request.rows)
-                size += request.size
+                ids |= keys
+            self._queue.popleft()
+            batch.append(request)
+            messages += len(request.rows)
+            size += request.size
         return batch
 
     # -- working -------------------------------------------------------------------------------
 
-    async def _work(self, worker: int) -> None:
+    async def _work(self) -> None:
+        batch: list[Request] = []
         try:
             while True:
-                # One turn of the loop: callers that are ready in the same tick go together, and
-                # who was just answered and says more at once (batches of 128 for 73).
-                await asyncio.sleep(0)
-                batch = self._take(worker)
+                if batch:
+                    batch = self._take(behind=len(batch))
+                if not batch:
+                    # One turn of the loop: callers that are ready in the same tick go together, and
+                    # who was just answered and says more at once (batches of 128 for 73).
+                    await asyncio.sleep(0)
+                    batch = self._take()
                 if not batch:
                     break
-                await self._store(self._slots[worker], batch, wait=False)
+                await self._store(self._slot, batch, wait=False)
         finally:
-            self._busy[worker] = False
-            if worker == 0:
-                self._narrow = False
+            self._busy = False
             self._wake()
 
     async def _store(self, slot: Slot, batch: list[Request], *, wait: bool) -> None:
@@ -288,7 +270,13 @@ class Writer:
         pause = 0.02
         while batch:
             try:
-                self._answer(batch, await self._call(slot, batch, wait=wait))
+                answers = await self._call(slot, batch, wait=wait)
+                if self._queue and not any(answer[0] == "busy" for answer in answers):
+                    # Behind the next call, which this task sends first.
+                    asyncio.get_running_loop().call_soon(self._answer, batch, answers)
+                else:
+                    # Who is set aside must be so before others of their conversation are sent.
+                    self._answer(batch, answers)
             except connection.LOST as error:
                 slot.drop()
                 for request in batch:
@@ -419,11 +407,11 @@ class Writer:
         """Let conversations whose row is held wait elsewhere, each with all that comes for it."""
         new = {request.conversation_id for request in requests} - self._aside.keys()
         moved = list(requests)
-        for queue in self._queues if new else ():
-            moved += [one for one in queue if one.conversation_id in new]
-            others = [one for one in queue if one.conversation_id not in new]
-            queue.clear()
-            queue.extend(others)
+        if new:
+            moved += [one for one in self._queue if one.conversation_id in new]
+            others = [one for one in self._queue if one.conversation_id not in new]
+            self._queue.clear()
+            self._queue.extend(others)
         by_conversation: defaultdict[UUID, list[Request]] = defaultdict(list)
         for request in moved:
             by_conversation[request.conversation_id].append(request)
@@ -435,9 +423,7 @@ class Writer:
             aside.extend(together)
         for conversation_id in new:
             self.pressure.set_aside += 1
-            task = asyncio.get_running_loop().create_task(self._wait_for(conversation_id))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._start(self._wait_for(conversation_id))
 
     async def _wait_for(self, conversation_id: UUID) -> None:
         """Store what was set aside for one conversation, waiting for its row."""
