@@ -335,8 +335,7 @@ class Settings(BaseSettings):
     def _are_origins(cls, value: list[str]) -> list[str]:
         for one in value:
             if one != "*" and not _ORIGIN.fullmatch(one):
-                msg = f"{one!r} is no origin: https://app.example, in small letters, no path"
-                raise ValueError(msg)
+                raise ValueError("an origin is like https://app.example: small letters, no path")
         return value
 
     @field_validator("database_url")

@@ -77,6 +77,7 @@ async def test_a_failure_leaves_nothing_behind(
     status = await cli("db", "status", "--json", "--database-url", empty_database)
     nowhere = await cli("backup", str(tmp_path / "no" / "folder.dump"))
     missing = await cli("restore", str(tmp_path / "absent.dump"), "--database-url", empty_database)
+    nothing = await cli("backup", str(tmp_path / "empty.dump"), "--database-url", empty_database)
 
     assert status.json()["state"] == "absent"
     for said, words in (
@@ -84,6 +85,7 @@ async def test_a_failure_leaves_nothing_behind(
         (cut_short, "pg_restore failed"),
         (nowhere, "There is no folder"),
         (missing, "There is no file"),
+        (nothing, "There is no record here"),
     ):
         assert said.code == 1
         assert words in said.err

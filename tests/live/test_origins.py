@@ -211,7 +211,7 @@ def test_in_local_mode_not_every_page_may() -> None:
         "null",
         "https://*",
     ):
-        with pytest.raises(SettingsError, match="is no origin"):
+        with pytest.raises(SettingsError, match="an origin is like"):
             load({"allowed_origins": wrong})
     for right in (APP, "http://[::1]:5173", "capacitor://localhost", '["http://a.example"]', "*"):
         assert len(load({"allowed_origins": right}).allowed_origins) == 1

@@ -49,8 +49,13 @@ def backup(
 
 
 async def _backup(settings: Settings, file: Path) -> None:
+    from greffier.store import schema  # noqa: PLC0415
+
     part = file.with_name(file.name + ".part")
     async with server(settings) as dsn:
+        if (await schema.status(dsn)).state == "absent":
+            # Of the wrong folder, say: a file with nothing in it would be taken for a backup.
+            raise BackupError("There is no record here; nothing was written.")
         try:
             await _program(
                 dsn, "pg_dump", "--format=custom", "--no-owner", f"--file={part}",
