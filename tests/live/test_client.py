@@ -453,6 +453,16 @@ async def test_refusals_are_the_library_s_errors(server: Running) -> None:
     assert [(one.pointer, one.code) for one in invalid.value.problems] == [("/limit", "range")]
 
 
+async def test_a_url_that_leads_nowhere_is_refused_at_once(server: Running) -> None:
+    """Instead of being asked for ever; the API's own prefix may stand there or not."""
+    for wrong in ("chat.example.org", "127.0.0.1:8080", "ftp://x/", "", "http://", "http://[::1"):
+        with pytest.raises(Invalid):
+            async with connect(wrong, "token"):
+                pass
+    async with connect(f"{server.url}/v1/", token(a_name("eva"))) as g:
+        assert (await g.conversations.list()).data == []
+
+
 async def test_without_its_extra_the_client_says_what_is_missing(
     server: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:

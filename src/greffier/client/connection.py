@@ -283,6 +283,9 @@ async def connect(url: str, token: str, *, transport: Any = None) -> AsyncIterat
         url: Where it is: ``https://chat.example.org``.
         token: A JWT or an API key.
         transport: Another way to it for HTTP, for tests.
+
+    Raises:
+        Invalid: The URL is none of a server.
     """
     async with Wire(url, token, transport=transport) as wire:
         conversations = Conversations(wire)

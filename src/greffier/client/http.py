@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import httpx2
 import msgspec
@@ -50,11 +51,14 @@ class Wire:
         """Describe the wire; connections are opened when they are needed.
 
         Args:
-            url: Where the server is, without ``/v1``.
+            url: Where the server is, with or without ``/v1``.
             token: A JWT or an API key.
             transport: Another way to the server, for tests.
+
+        Raises:
+            Invalid: The URL is none of a server.
         """
-        self.url = url.rstrip("/")
+        self.url = _server(url)
         self.token = token
         #: What the last write was answered with.
         self.position: str | None = None
@@ -218,6 +222,19 @@ class Wire:
         if not answer.is_success:
             raise refusal(answer.status_code, answer.headers, answer.content)
         return answer
+
+
+def _server(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        right = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
+    except ValueError:
+        right = False
+    if not right:
+        # Asked as it is it would never answer, and be asked for ever.
+        detail = "A server is where https:// or http:// leads, and has a host."
+        raise Invalid.at("/url", "url", detail)
+    return url.rstrip("/").removesuffix("/v1")
 
 
 def _raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
