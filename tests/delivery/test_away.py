@@ -13,6 +13,7 @@ from greffier.deliver.lanes import LaneKind
 from greffier.deliver.worker import Held, Worker
 from greffier.errors import Unavailable
 from greffier.store.database import open_database
+from helpers.delivering import PATIENCE
 from helpers.lanes import Hand
 from helpers.postgres import connected, wait_for_lock
 from helpers.proxy import proxied
@@ -51,7 +52,7 @@ async def test_a_lane_is_let_go_when_the_database_is_back(database: str) -> None
         worker = Worker(opened, [work], log=log, poll=0.05, grace=0)
         with capture_logs() as said:
             running = asyncio.create_task(worker.run())
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 await work.again.wait()
             worker.stop()
             await running
@@ -83,7 +84,7 @@ async def test_what_breaks_once_does_not_wait_for_the_end_of_its_lease(database:
         worker = Worker(opened, [work], log=structlog.get_logger(), poll=0.05, grace=0)
         with capture_logs() as said:
             running = asyncio.create_task(worker.run())
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE):
                 await work.again.wait()
             worker.stop()
             await running
@@ -139,7 +140,7 @@ async def test_a_claim_whose_answer_was_lost_is_found_again(database: str) -> No
         wire.cut()
         await wait_for_lock(live, "%claimed_v1%")
         await holding.commit()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             await work.all.wait()
         worker.stop()
         await running
@@ -188,7 +189,7 @@ async def test_who_hears_first_leaves_some_to_others(database: str) -> None:
             await hand.lane(1)
         worker = Worker(opened, [work], log=structlog.get_logger(), grace=0)
         running = asyncio.create_task(worker.run())
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             await work.all.wait()
         tokens = [held.claim.token for held in work.claims]
         worker.stop()
@@ -243,7 +244,7 @@ async def test_a_renewal_that_comes_after_the_work_stops_nobody(
         await asyncio.wait(work.tasks)
         await holding.commit()
         await hand.lane(1)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             await work.again.wait()
         worker.stop()
         await running

@@ -16,6 +16,8 @@ from helpers.receivers import response
 from helpers.workers import Workers, delivered_by_workers, holds
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+#: Seconds of the leases of workers that are not to lose one for the slowness of the machine.
+LONG = "600"
 
 #: Time enough that many are killed while there is work, and little enough to wait for.
 KILLS = 8
@@ -89,14 +91,15 @@ async def test_who_slept_past_its_lease_writes_nothing(workers: Workers) -> None
         hook.answers.append(gate)
         talk = await workers.g.conversations.create(owner="ada")
         await workers.g.endpoints.create(channel="webhook", target=hook.url, conversation=talk.id)
-        await workers.start()
+        await workers.start(LEASE_SECONDS=LONG)
         (sleeper,) = workers.running
         for n in range(1, 4):
             await workers.g.messages.append(talk.id, content=f"message {n}")
         await gate.reached.wait()
         sleeper.process.send_signal(SIGSTOP)
         gate.open()
-        await workers.start()
+        await workers.live.execute("update identity set clock_shift = '1 hour'")
+        await workers.start(LEASE_SECONDS=LONG)
         await hook.until(4)
         await workers.settled()
 
@@ -121,14 +124,14 @@ async def test_what_kills_its_workers_is_parked(workers: Workers) -> None:
         await workers.g.endpoints.create(channel="webhook", target=hook.url, conversation=talk.id)
         await workers.g.messages.append(talk.id, content="message 1")
         for n in range(3):
-            await workers.start(MAX_ATTEMPTS="3")
+            await workers.start(MAX_ATTEMPTS="3", LEASE_SECONDS=LONG)
             await hook.until(n + 1)
             await workers.kill()
             # A jump of the clock for everybody, so that nobody has to wait for the lease to end.
             await workers.live.execute(
-                "update identity set clock_shift = coalesce(clock_shift, '0') + '1 minute'"
+                "update identity set clock_shift = coalesce(clock_shift, '0') + '1 hour'"
             )
-        await workers.start(MAX_ATTEMPTS="3")
+        await workers.start(MAX_ATTEMPTS="3", LEASE_SECONDS=LONG)
         reason = await workers.until("select park_reason from lanes")
         assert reason == "its worker was lost 3 times"
         gate.open()
@@ -154,12 +157,12 @@ async def test_where_a_double_is_worse_nothing_is_sent_twice(workers: Workers) -
         )
         for n in range(1, 3):
             await workers.g.messages.append(talk.id, content=f"message {n}")
-        await workers.start()
+        await workers.start(LEASE_SECONDS=LONG)
         await gate.reached.wait()
         await workers.kill()
         gate.open()
-        await workers.live.execute("update identity set clock_shift = '1 minute'")
-        await workers.start()
+        await workers.live.execute("update identity set clock_shift = '1 hour'")
+        await workers.start(LEASE_SECONDS=LONG)
         reason = await workers.until("select park_reason from lanes")
         assert reason == "uncertain: an earlier try may have arrived"
         assert [one.seq for one in hook.arrivals] == [1]

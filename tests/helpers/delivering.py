@@ -31,7 +31,7 @@ from helpers.lanes import Hand
 from helpers.postgres import connected
 
 #: Longer than anything here takes, so that what hangs says where.
-PATIENCE = 60
+PATIENCE = 180
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
+from datetime import timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -136,6 +137,21 @@ async def test_a_lane_is_claimed_by_one_and_nobody_waits_for_it(rivals: list[Ses
         assert {c.lane for c in await other.claim()} == lanes - taken
         assert await other.claim() == []
     assert {c.lane for c in await other.claim()} == taken
+
+
+async def test_a_claim_that_was_looked_for_before_it_began_comes_too_late(
+    rivals: list[Session],
+) -> None:
+    """Its caller has given it up: what it gave to them would wait for the end of its lease."""
+    late, looks, again = hands(rivals)
+    lane = await late.lane(1)
+    token, lease = uuid7(), timedelta(seconds=30)
+    # Looked for twice, on one connection and another, as when the first look is not answered.
+    assert await looks.rows("claimed_v1", "out", token) == []
+    assert await again.rows("claimed_v1", "out", token) == []
+    assert await late.rows("claim_lanes_v1", "out", "late", 9, lease, 3, token) == []
+    (found,) = await late.rows("claim_lanes_v1", "out", "later", 9, lease, 3, uuid7())
+    assert (found["lane_id"], found["fence"]) == (lane.id, 1)
 
 
 async def test_many_who_claim_at_once_have_each_lane_once(database: str) -> None:

@@ -1213,7 +1213,10 @@ declare
     v_taken boolean;
     l lanes;
 begin
-    perform pg_advisory_xact_lock(claim_lock(p_token)) where p_token is not null;
+    if p_token is not null and not pg_try_advisory_xact_lock(claim_lock(p_token)) then
+        -- Its caller has given it up and looked for it already: we come too late.
+        return;
+    end if;
     for l in
         select * from lanes x
         where x.kind = p_kind and x.due_at <= v_now
@@ -1251,16 +1254,18 @@ end $$;
 
 -- Promise: the lanes of a kind that were claimed under the token and still are the caller's, whose
 --          answer was lost on the way: else they would wait for the end of their lease.
--- How:     the claim may be under way yet, on a connection that broke: it is waited for.  There is no
---          index by token, which every claim would pay for: what is leased or waits is looked through.
--- Locks:   the claim's.
+-- How:     the claim may be under way yet, on a connection that broke: it is waited for; or have still
+--          to begin: then it finds the lock taken, which this session keeps, and claims nothing.  There
+--          is no index by token, which every claim would pay for: what is leased or waits is looked
+--          through.
+-- Locks:   the claim's, shared with who looks again, until the session ends.
 create function claimed_v1(p_kind text, p_token uuid) returns table (
     conversation_id uuid, lane_id uuid, endpoint_id uuid, fence bigint, token uuid,
     head_seq bigint, tail_seq bigint, tries integer, parked boolean
 )
 language plpgsql rows 10 as $$
 begin
-    perform pg_advisory_xact_lock(claim_lock(p_token));
+    perform pg_advisory_lock_shared(claim_lock(p_token));
     return query
         select l.conversation_id, l.id, l.endpoint_id, l.fence, l.token, l.head_seq, l.tail_seq,
             l.tries, false
