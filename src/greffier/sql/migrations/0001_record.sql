@@ -4115,7 +4115,7 @@ declare
     -- So many are written without a look at how long they are.
     c_few constant integer := 32;
     -- No message's JSON is shorter, but for its content.
-    c_least constant integer := 400;
+    c_least constant integer := 430;
     v conversations;
     v_active int8multirange;
     v_fresh bigint;
