@@ -210,6 +210,22 @@ async def test_edit_and_regenerate_are_one_request(work: Working, eve: Person) -
     assert len(expect(await eve.http.get(f"{path(talk)}/branches"), 200)["data"]) == 2
 
 
+async def test_what_a_rewinding_takes_away_is_not_what_is_said_after_it(
+    work: Working, eve: Person
+) -> None:
+    """An edit sent again as a new run takes nothing away: the message it says is there already."""
+    talk = await work.talk(eve, await work.script(WORDS))
+    message = {"id": str(uuid.uuid4()), "content": "Bonjour ?"}
+    edited = {"rewind_after": 0, "message": message}
+    await work.answer(eve, talk, edited)
+    before = await contents(eve, talk)
+
+    refused(await eve.http.post(f"{path(talk)}/runs", json=edited), 409, "id-reused")
+
+    assert await contents(eve, talk) == before
+    assert len(before) == 2
+
+
 async def test_what_cannot_be_asked_for_is_refused_whole(work: Working, eve: Person) -> None:
     """No agent, one that was deleted, an archived conversation, a message that breaks a rule."""
     agent = await work.script(WORDS)

@@ -462,7 +462,8 @@ async def test_an_answer_is_ended_once_by_whoever_comes_first(rivals: list[Sessi
         finishing = await second.waits(cancels.finish(claim, run))
     assert await finishing is None
     assert [m["status"] for m in await works.messages(claim.lane.talk)] == ["cancelled"]
-    assert await works.refused(claim.lane) == 1
+    # It had the turn until then, and is no zombie.
+    assert await works.refused(claim.lane) == 0
 
 
 @pytest.mark.parametrize("how", ["rewind", "archive", "cancel", "erase"])

@@ -2208,6 +2208,11 @@ begin
                     when 'forbidden' then 'GR403' when 'id-reused' then 'GR409'
                     when 'archived' then 'GR419' else 'GR404' end;
         end if;
+        if m.outcome = 'replayed' and m.seq > p_after then
+            -- Said before, behind the point that was rewound to: it would be gone, and nothing said.
+            raise exception using
+                message = 'the message is one that the rewinding takes away', errcode = 'GR409';
+        end if;
         start_run_v1.message_seq := m.seq;
         message_stored := m.outcome = 'stored';
     end if;
@@ -2318,6 +2323,29 @@ begin
     begin_run_v1.rev := v.rev;
 end $$;
 
+-- Promise: the run's lane, locked, when the token is still its own; otherwise null, and the refusal is
+--          counted: but not of a run that was cancelled, whose holder is no zombie and was not told yet.
+-- Locks:   the lane.
+create function hold_run_v1(p_conversation_id uuid, p_run_id uuid, p_token uuid) returns lanes
+language plpgsql as $$
+declare
+    v lanes;
+begin
+    select * into v from lanes l
+    where l.conversation_id = p_conversation_id and l.id = lane_id(p_conversation_id, 'run', null)
+    for no key update;
+    if v.token = p_token then
+        return v;
+    end if;
+    if exists (
+        select from runs r
+        where r.conversation_id = p_conversation_id and r.id = p_run_id and r.status = 'cancelled'
+    ) then
+        return null;
+    end if;
+    return hold_lane_v1(p_conversation_id, v.id, p_token);
+end $$;
+
 -- Promise: for each run its events are stored under its next ids, and its lease lasts five sixths of
 --          p_lease from now at least (renewed); or it is not the caller's any more (last_event null),
 --          and nothing of it is.  An event 'usage' is no event: its JSON is what the run took by now,
@@ -2348,7 +2376,7 @@ begin
             with ordinality as a (conversation_id, run_id, token, known, size, n)
         order by a.conversation_id, lane
     loop
-        l := hold_lane_v1(q.conversation_id, q.lane, q.token);
+        l := hold_run_v1(q.conversation_id, q.run_id, q.token);
         run_id := q.run_id;
         last_event := null;
         if l.id is not null then
@@ -2404,7 +2432,7 @@ begin
     if r.ended_at is not null and r.status = p_status then
         return v.rev;
     end if;
-    l := hold_lane_v1(p_conversation_id, lane_id(p_conversation_id, 'run', null), p_token);
+    l := hold_run_v1(p_conversation_id, p_run_id, p_token);
     if l.id is null or r.status is distinct from 'running' or r.number <> l.head_seq then
         return null;
     end if;
@@ -2445,7 +2473,7 @@ create function begin_step_v1(
 ) returns boolean
 language plpgsql as $$
 declare
-    l lanes := hold_lane_v1(p_conversation_id, lane_id(p_conversation_id, 'run', null), p_token);
+    l lanes := hold_run_v1(p_conversation_id, p_run_id, p_token);
     v_now timestamptz := clock_timestamp();
 begin
     if l.id is null then
@@ -2465,7 +2493,7 @@ create function finish_step_v1(
 ) returns boolean
 language plpgsql as $$
 declare
-    l lanes := hold_lane_v1(p_conversation_id, lane_id(p_conversation_id, 'run', null), p_token);
+    l lanes := hold_run_v1(p_conversation_id, p_run_id, p_token);
     v_now timestamptz := clock_timestamp();
 begin
     if l.id is null then
