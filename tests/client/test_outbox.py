@@ -15,6 +15,7 @@ from greffier.client.outbox import FIRST, LONGEST, Failed, Outbox, comes_again, 
 from greffier.errors import Archived, Error, Forbidden, IdReused, RateLimited, Unavailable
 from greffier.model.message import Draft
 from helpers import cases
+from helpers.patience import PATIENCE
 
 TALK, OTHER = cases.long("talk one"), cases.long("talk two")
 
@@ -87,7 +88,7 @@ async def test_conversations_do_not_wait_for_each_other() -> None:
     async with post.outbox() as outbox:
         outbox.send(TALK, cases.draft("a"))
         outbox.send(OTHER, cases.draft("b"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await done.wait()
         hangs.set()
         await outbox.drained()

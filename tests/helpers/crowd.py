@@ -25,6 +25,7 @@ from greffier.read.history import Branch
 from greffier.server.auth import issue
 from greffier.testing.consistency import Attempt, Finding, History, Seen, check
 from helpers.api import SECRET
+from helpers.patience import PATIENCE
 
 OWNER = "ada"
 
@@ -106,6 +107,11 @@ class Crowd:
         changes = client.follow(self.talk, since=page.rev, epoch=page.epoch, via=via)
         self._tasks[name] = asyncio.create_task(self._note(follower, changes))
         return follower
+
+    @property
+    def acknowledged(self) -> int:
+        """How many writes were, so far."""
+        return sum(one.outcome == "ok" for one in self.history.attempts)
 
     def gone(self, follower: Follower) -> asyncio.Task[None]:
         """What ends with the error that tells a follower that they may see no more."""
@@ -255,7 +261,7 @@ class Crowd:
         self.history.final(record, rev=rev, active=[one.seq for one in active])
         with contextlib.suppress(TimeoutError):
             # Who does not come is what the checker then finds.
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 for follower in self.followers:
                     await follower.reach(rev)
         return check(self.history)

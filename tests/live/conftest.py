@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import io
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,9 @@ from greffier.server.edge import Edge
 from greffier.server.logs import make_logger
 from greffier.server.run import Server, Stop, listen
 from greffier.store.database import open_database
+from greffier.store.listen import Channel
 from helpers.api import SECRET, settings
+from helpers.patience import PATIENCE
 
 
 @dataclass
@@ -35,12 +37,12 @@ class Socket:
 
     async def call(self, name: str, **data: Any) -> dict[str, Any]:
         """Send an event and wait for its answer."""
-        answer: dict[str, Any] = await self.client.call(name, data, timeout=20)
+        answer: dict[str, Any] = await self.client.call(name, data, timeout=PATIENCE)
         return answer
 
     async def wait(self, name: str, **wanted: Any) -> dict[str, Any]:
         """Wait until an event with these values was sent, and give the first such."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 for event, data in self.events:
                     if event == name and all(data.get(key) == wanted[key] for key in wanted):
@@ -93,6 +95,22 @@ class Running:
             await socket.client.disconnect()
 
 
+def listens(channel: Channel) -> asyncio.Event:
+    """Say when a process hears the others: a sign of typing said before is lost for good."""
+    listening, listen = asyncio.Event(), channel.listen
+
+    async def noted(hear: Callable[[str | None], None]) -> None:
+        def heard(text: str | None) -> None:
+            if text is None:
+                listening.set()
+            hear(text)
+
+        await listen(heard)
+
+    channel.listen = noted  # type: ignore[method-assign]
+    return listening
+
+
 @contextlib.asynccontextmanager
 async def running(
     dsn: str, *, bus: Bus | None = None, replicas: Sequence[str] = (), port: int = 0
@@ -102,17 +120,23 @@ async def running(
     async with open_database(dsn, replicas=replicas) as database:
         with listen(configured) as listener:
             stop = Stop()
+            signals = Signals(dsn)
+            bus = bus or PostgresBus(dsn)
+            channels = [signals._channel, getattr(bus, "_channel", None)]
+            listening = [listens(one) for one in channels if one is not None]
             app = create_app(
                 database,
                 configured,
                 log=make_logger("info", "json", io.BytesIO()),
-                bus=bus or PostgresBus(dsn),
-                signals=Signals(dsn),
+                bus=bus,
+                signals=signals,
             )
             started = asyncio.Event()
             server = Server(app, listener, stop, grace=5)
             task = asyncio.create_task(server.run(started.set))
             await started.wait()
+            for one in listening:
+                await one.wait()
             host, port = listener.getsockname()[:2]
             try:
                 yield Running(f"http://{host}:{port}", app, stop)

@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page, Route, async_playwright, expect
 
+from helpers.patience import PATIENCE
 from live.conftest import Running, running
 from live.test_howto import PAGES, blocks
 
@@ -78,7 +79,7 @@ async def opened(page: Page, server: Running, talk: str) -> None:
     page.on("websocket", lambda socket: socket.on("framereceived", frames.put_nowait))
     token = server.token("ada")
     await page.goto(f"{server.url}/example/index.html#conversation={talk}&token={token}")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         # The answer of its join.
         while not str(await frames.get()).startswith("430"):
             pass
@@ -86,7 +87,7 @@ async def opened(page: Page, server: Running, talk: str) -> None:
 
 async def lines(page: Page, *wanted: str) -> None:
     """Wait until the page shows these lines and no others."""
-    await expect(page.locator("#messages li")).to_have_text(wanted, timeout=20_000)
+    await expect(page.locator("#messages li")).to_have_text(wanted, timeout=PATIENCE * 1000)
 
 
 async def test_what_is_said_is_seen(server: Running, page: Page) -> None:

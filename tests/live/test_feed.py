@@ -30,6 +30,7 @@ from greffier.publish.own import OwnFeeds, OwnFollower
 from greffier.publish.stream import QUEUE_CHANGES
 from greffier.store.database import Database, open_database
 from helpers.bad_bus import BadHub
+from helpers.patience import PATIENCE
 
 
 @contextlib.asynccontextmanager
@@ -68,7 +69,7 @@ async def say(database: Database, conversation_id: UUID, content: str) -> None:
 async def until(following: Following, rev: int) -> list[Change]:
     """Take changes until a rev is reached."""
     taken: list[Change] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while following.rev < rev:
             change = await following.next()
             assert change is not None
@@ -185,7 +186,7 @@ async def test_nothing_is_seen_after_removal(database: str) -> None:
             await until(following, 2)
             await people_verbs.remove_participant(record, talk, "bob", "ada")
             await say(record, talk, "secret")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 change = await following.next()
             assert change is None
             assert following.revoked
@@ -200,7 +201,7 @@ async def test_an_erased_conversation_ends_its_streams(database: str) -> None:
         talk = await room(record)
         async with feed.follow(talk, "ada", None) as following:
             await conversations.erase(record, talk, "ada")
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 assert await following.next() is None
 
 
@@ -322,7 +323,7 @@ async def test_a_database_that_restarts_is_only_a_delay(
 async def take(follower: OwnFollower, name: str, count: int = 1) -> list[dict[str, Any]]:
     """Take events of one name."""
     found: list[dict[str, Any]] = []
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(PATIENCE):
         while len(found) < count:
             event = await follower.next()
             assert event is not None

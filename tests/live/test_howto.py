@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.patience import PATIENCE
 from live.conftest import Running
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -40,7 +41,7 @@ async def first_lines(
         )
         assert process.stdout is not None
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE):
                 first = await process.stdout.readuntil(b"\n")
                 await http.post(f"/v1/conversations/{talk}/messages", json={"content": after})
                 rest = b""

@@ -19,6 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from greffier.publish.arrivals import Arrival, Arrivals
 from greffier.server import engine
 from greffier.server.packets import event
+from helpers.patience import PATIENCE
 from live.conftest import Running
 from live.test_packets import until
 from live.test_sockets import room, say
@@ -42,7 +43,7 @@ async def raw(server: Running, user: str | None = None) -> AsyncIterator[ClientC
 async def answer(wire: ClientConnection, frame: str) -> Any:
     """Send an event that asks for the acknowledgement 7, and give that."""
     await wire.send(frame)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not (found := str(await wire.recv())).startswith("437["):
             pass
     return json.loads(found[3:])[0]
@@ -50,7 +51,7 @@ async def answer(wire: ClientConnection, frame: str) -> Any:
 
 async def ended(wire: ClientConnection) -> None:
     """Wait until the server has ended a connection."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         with contextlib.suppress(ConnectionClosed):
             while True:
                 await wire.recv()
@@ -165,9 +166,11 @@ async def test_who_does_not_come_in_is_hung_up(
     server: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection that never says who it is, and one that was sent away and does not go."""
-    monkeypatch.setattr(engine, "STRANGER", 0.1)
-    async with raw(server) as nobody, raw(server, "bob") as bob:
-        await ended(nobody)
+    async with raw(server, "bob") as bob:
+        # Not before bob is in, who may take his time.
+        monkeypatch.setattr(engine, "STRANGER", 0.1)
+        async with raw(server) as nobody:
+            await ended(nobody)
         (sid,) = server.app.sockets._sessions
         await server.app.sockets.server.disconnect(sid)
         await ended(bob)
@@ -182,8 +185,8 @@ async def test_a_post_that_is_too_large_is_answered(server: Running) -> None:
         where = "/socket.io/?EIO=4&transport=polling"
         opened = await http.get(where)
         sid = json.loads(opened.text[1:])["sid"]
-        refused = await http.post(f"{where}&sid={sid}", content=b"4" * (65 << 10), timeout=20)
-        after = await http.get(f"{where}&sid={sid}", timeout=20)
+        refused = await http.post(f"{where}&sid={sid}", content=b"4" * (65 << 10), timeout=PATIENCE)
+        after = await http.get(f"{where}&sid={sid}", timeout=PATIENCE)
 
     assert (refused.status_code, after.status_code) == (400, 400)
 

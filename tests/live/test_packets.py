@@ -11,6 +11,7 @@ import msgspec
 import socketio
 
 from greffier.server.packets import Event, Outbox, event
+from helpers.patience import PATIENCE
 from live.conftest import Running, Socket
 
 
@@ -26,7 +27,7 @@ def heard(socket: Socket) -> list[int]:
 
 async def until(true: Callable[[], Any]) -> None:
     """Let the server go on until something is so."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not true():  # noqa: ASYNC110 - the engine signals nothing of it
             await asyncio.sleep(0)
 

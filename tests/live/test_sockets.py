@@ -11,10 +11,10 @@ import pytest
 import socketio
 
 from greffier.publish.change import Change
-from greffier.server import sockets as sockets_module
 from greffier.server.auth import issue
 from greffier.server.packets import QUEUE, event
 from helpers.api import SECRET
+from helpers.patience import PATIENCE
 from live.conftest import Running, running
 
 
@@ -190,7 +190,7 @@ async def test_an_expired_token_ends_the_socket(
             raise Unauthenticated
 
         monkeypatch.setattr(authenticator, "identify", refuse)
-        async with asyncio.timeout(sockets_module.RECHECK * 4):
+        async with asyncio.timeout(PATIENCE):
             await gone.wait()
 
 
@@ -350,7 +350,7 @@ async def test_a_server_that_stops_sends_nobody_away(database: str) -> None:
         ada = await server.connected("ada")
         ada.client.on("disconnect", gone)
         await ada.call("join", conversation_id=talk)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await ended.wait()
 
     assert reasons == [ada.client.reason.TRANSPORT_ERROR]
@@ -378,7 +378,7 @@ async def test_a_service_follows_in_the_place_of_a_user(server: Running) -> None
     bob.on("list", lambda _: listed.set())
     auth = {"token": await service_key(server), "act_as": "bob"}
     await bob.connect(server.url, auth=auth, transports=["websocket"])
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await listed.wait()
     mine = await bob.call("join", {"conversation_id": talk, "rev": 0})
     theirs = await bob.call("join", {"conversation_id": others})

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from greffier.server.routes import live
+from helpers.patience import PATIENCE
 from live.conftest import Running
 from live.test_sockets import room, say
 
@@ -32,7 +33,7 @@ async def test_a_broken_stream_resumes_exactly_where_it_broke(server: Running) -
     """Last-Event-ID brings what was missed, once, and then what is new."""
     talk = await room(server)
     path = f"/v1/conversations/{talk}/events"
-    async with server.http("ada") as http, asyncio.timeout(30):
+    async with server.http("ada") as http, asyncio.timeout(PATIENCE):
         async with http.stream("GET", path) as answer:
             stream = events(answer)
             start = await anext(stream)
@@ -56,7 +57,7 @@ async def test_a_broken_stream_resumes_exactly_where_it_broke(server: Running) -
 
 async def test_one_s_own_feed_resumes_by_its_list_rev(server: Running) -> None:
     """What joined the list while the stream was broken is told first."""
-    async with server.http("bob") as http, asyncio.timeout(30):
+    async with server.http("bob") as http, asyncio.timeout(PATIENCE):
         async with http.stream("GET", "/v1/events") as answer:
             start = await anext(events(answer))
         talk = await room(server, "bob")
@@ -74,7 +75,7 @@ async def test_a_revoked_key_ends_its_stream(
     """An open stream lives no longer than the key it was opened with."""
     monkeypatch.setattr(live, "RECHECK", 0.1)
     talk = await room(server)
-    async with server.http("ada") as http, asyncio.timeout(30):
+    async with server.http("ada") as http, asyncio.timeout(PATIENCE):
         made = (await http.post("/v1/keys", json={"scope": "user", "name": "phone"})).json()
         bearer = {"authorization": f"Bearer {made['key']}"}
         path = f"/v1/conversations/{talk}/events"

@@ -15,6 +15,7 @@ from greffier.store import schema
 from greffier.store.database import open_database
 from greffier.store.position import Position
 from greffier.store.replicas import Replicas
+from helpers.patience import PATIENCE
 from helpers.standby import caught_up, primary_and_standby
 from live.conftest import Running, running
 
@@ -83,7 +84,7 @@ async def test_a_standby_that_has_caught_up_answers(tmp_path: Path) -> None:
     ):
         made, _ = await create(database, NewConversation(), "ada")
         replica = database.replicas
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while replica.answered == 0:
                 bodies, _, _ = await listing(
                     database.at(database.position), "ada", Filter(), limit=1

@@ -16,6 +16,7 @@ import pytest
 
 from greffier.server.auth import issue
 from helpers.api import SECRET
+from helpers.patience import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +37,7 @@ async def served(database: str, tmp_path: Path) -> AsyncIterator[tuple[str, int]
     )  # fmt: skip
     assert process.stderr is not None
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             line = (await process.stderr.readline()).decode()
             found = re.search(r"http://\S+", line)
             assert found, line
@@ -44,7 +45,7 @@ async def served(database: str, tmp_path: Path) -> AsyncIterator[tuple[str, int]
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await process.wait()
 
 
@@ -58,7 +59,7 @@ def children(pid: int) -> set[int]:
 async def until(condition: object, what: str) -> None:
     """Wait until something holds that only the process table tells."""
     assert callable(condition)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110 - the process table tells nobody
             await asyncio.sleep(0.05)
     assert what
@@ -76,12 +77,12 @@ async def test_workers_share_a_port_and_one_that_dies_is_replaced(
         made: list[str] = []
         for _ in range(20):
             # A connection of its own each time, so that both workers get some.
-            async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=20) as http:
+            async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=PATIENCE) as http:
                 answer = await http.post("/v1/conversations", json={})
                 made.append(answer.json()["id"])
         os.kill(min(before), signal.SIGKILL)
         await until(lambda: len(children(pid) - {min(before)}) == 2, "it was replaced")
-        async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=20) as http:
+        async with httpx2.AsyncClient(base_url=url, headers=headers, timeout=PATIENCE) as http:
             seen = (await http.get("/v1/conversations?limit=100")).json()["data"]
 
     assert {one["id"] for one in seen} == set(made)
