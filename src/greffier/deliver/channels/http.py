@@ -31,6 +31,9 @@ USER_AGENT = f"Greffier/{__version__}"
 GRACE = 1.0
 #: Bytes of a body that nobody wants: read so that the connection can be used again.
 DRAIN = 16 << 10
+#: Seconds that a connection is kept after a request: less than servers keep theirs (Gunicorn 2,
+#: Node, Uvicorn and Apache 5), or one that is closed just as we write makes a message uncertain.
+KEPT = 1.5
 #: Seconds that a far side may name: longer is no wish but a mistake.
 LONGEST_WAIT = 31 * 86400.0
 
@@ -102,13 +105,13 @@ def pool(
         network: Opens them.
         tls: Whom to trust; the system's authorities when nothing is said.
         connections: How many there may be; who comes later waits, within their timeout.
-        idle: How many are kept after their request, for five seconds.
+        idle: How many are kept after their request, for a moment.
     """
     return httpcore2.AsyncConnectionPool(
         ssl_context=tls or _system_trust(),
         max_connections=connections,
         max_keepalive_connections=idle,
-        keepalive_expiry=5.0,
+        keepalive_expiry=KEPT,
         network_backend=network,
     )
 
