@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 
+from greffier.change.source import receive
 from greffier.model.ids import uuid7
+from greffier.model.source import Incoming
+from greffier.store.database import open_database
 from helpers.lanes import Claim, Hand
+from helpers.postgres import wait_for_lock
 from helpers.sessions import Session
 from races.test_lanes import told
 
@@ -111,6 +116,24 @@ async def test_one_id_from_two_contacts_at_once_is_kept_for_one(rivals: list[Ses
     assert await waiting == "GR409"
     assert (await other.receive(source, "bob", "1"))["outcome"] == "replayed"
     assert await other.live.fetchval("select count(*) from source_contacts") == 1
+
+
+async def test_who_brings_it_is_told_that_it_was_brought(
+    rivals: list[Session], database: str
+) -> None:
+    """The same external id changes nothing, from whomever it comes and however soon."""
+    first, _, _ = rivals
+    one, looks, _ = desks(rivals)
+    source = await one.source()
+    async with open_database(database) as opened:
+        incoming = Incoming(external_id="1", contact="bob", content="hello")
+        async with first.open():
+            was = await one.receive(source, "ada", "1")
+            bringing = asyncio.create_task(receive(opened, source, incoming))
+            await wait_for_lock(looks.live, "%receive_v1%")
+        received = await bringing
+    assert (received.conversation_id, received.seq) == (was["conversation_id"], 1)
+    assert received.replayed
 
 
 @pytest.mark.parametrize("erased_first", [True, False])

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from greffier.errors import Invalid, NotFound, Problem, Stale
+from greffier.errors import IdReused, Invalid, NotFound, Problem, Stale
 from greffier.model import text
 from greffier.model.ids import uuid7
 from greffier.model.limits import DEFAULT, Limits
@@ -166,11 +166,16 @@ async def receive(
     """
     checked = check_incoming(source_id, incoming, limits=limits)
     said = Row._make(checked.draft.columns)
-    (row,) = await database.verb(
-        RECEIVE, source_id, incoming.external_id, checked.contact, checked.contact_in_url,
-        checked.title, checked.name, said.content, said.metadata, said.said_at, said.id,
-        said.request_hash, uuid7(), uuid7(), again=True,
+    asked = (
+        source_id, incoming.external_id, checked.contact, checked.contact_in_url, checked.title,
+        checked.name, said.content, said.metadata, said.said_at, said.id, said.request_hash,
+        uuid7(), uuid7(),
     )  # fmt: skip
+    try:
+        (row,) = await database.verb(RECEIVE, *asked, again=True)
+    except IdReused:
+        # It came at once from another contact, whose is on record now: there it is found.
+        (row,) = await database.verb(RECEIVE, *asked, again=True)
     if row["outcome"] == "gone":
         raise NotFound
     if row["outcome"] == "stored":
