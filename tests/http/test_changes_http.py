@@ -274,6 +274,28 @@ async def test_a_thumb_is_given_changed_and_taken_back(ada: Person) -> None:
     assert expect(await ada.http.get(here), 200)["rev"] == talk["rev"] + 1
 
 
+async def test_a_thumb_is_read_by_who_gave_it(ada: Person, bob: Person) -> None:
+    """As it was last given, and by nobody else; none is 404, as is one on what was deleted."""
+    room = await ada.create(kind="room", participants=[{"user_id": bob.id}])
+    await ada.say(room, "hello")
+    places = (f"{path(room)}/feedback", f"{path(room)}/messages/1/feedback")
+    for where in places:
+        refused(await ada.http.get(where), 404, "not-found")
+        given = expect(await ada.http.put(where, json={"rating": 1, "comment": "très bien"}), 200)
+        answer = await ada.http.get(where)
+        assert expect(answer, 200) == given
+        tag = {"if-none-match": answer.headers["etag"]}
+        assert (await ada.http.get(where, headers=tag)).status_code == 304
+        refused(await bob.http.get(where), 404, "not-found")
+
+    await ada.http.delete(places[0])
+    await ada.http.delete(f"{path(room)}/messages/1")
+    for where in places:
+        refused(await ada.http.get(where), 404, "not-found")
+    await ada.http.delete(path(room))
+    refused(await ada.http.get(places[0]), 410, "gone")
+
+
 @pytest.mark.parametrize(
     "body", [{}, {"rating": 0}, {"rating": 2}, {"rating": "1"}, {"rating": 1, "comment": "\x00"}]
 )

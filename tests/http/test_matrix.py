@@ -85,8 +85,10 @@ POST   ../invitations                    invite 401 404 404 404 403 201 201 201 
 DELETE ../invitations/{invitation_id}           401 404 404 404 403 403 204 204 204 204 204 404 403
 POST   /v1/invitations/accept             guess 401 404 404 404 404 404 404 404 404 403 404 404 403
 PUT    ../read                             mark 401 404 404 404 200 200 200 200 404 403 200 404 403
+GET    ../feedback                              401 404 404 404 404 404 200 200 404 403 200 404 403
 PUT    ../feedback                        thumb 401 404 404 404 200 200 200 200 404 403 200 404 403
 DELETE ../feedback                              401 404 404 404 204 204 204 204 404 403 204 404 403
+GET    ../messages/{owners}/feedback            401 404 404 404 404 404 200 200 404 403 200 404 403
 PUT    ../messages/{owners}/feedback      thumb 401 404 404 404 200 200 200 200 404 403 200 404 403
 DELETE ../messages/{owners}/feedback            401 404 404 404 204 204 204 204 404 403 204 404 403
 
@@ -317,7 +319,8 @@ class Scene:
         branches = await self.call("owner", "GET", f"{here}/branches")
         invited = await self.call("owner", "POST", f"{here}/invitations", {}, status=201)
         rated = {"rating": 1, "comment": self.own}
-        await self.call("owner", "PUT", f"{here}/messages/1/feedback", rated, status=200)
+        for thumb in (f"{here}/feedback", f"{here}/messages/1/feedback"):
+            await self.call("owner", "PUT", thumb, rated, status=200)
         key = await self.call(
             "owner", "POST", "/v1/keys", {"scope": "user", "name": self.own}, status=201
         )

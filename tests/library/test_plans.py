@@ -252,6 +252,7 @@ async def test_no_write_looks_through_a_whole_table(session: Session) -> None:
         await g.messages.delete(LONG, 50_001, erase=True)
         await g.conversations.read(LONG, 60_000, user="ada")
         await g.conversations.rate(LONG, 1, user="ada", seq=7)
+        await g.conversations.feedback(LONG, user="ada", seq=7)
         await g.messages.rewind(LONG, after_seq=70_000)
         (branch,) = await g.conversations.branches(LONG)
         await g.conversations.activate(LONG, branch.id)

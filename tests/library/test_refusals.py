@@ -66,6 +66,7 @@ BEYOND: dict[str, Callable[[Greffier, Any, int], Awaitable[Any]]] = {
     "delete": lambda g, talk, seq: g.messages.delete(talk, seq),
     "versions": lambda g, talk, seq: g.messages.versions(talk, seq),
     "readers": lambda g, talk, seq: g.messages.readers(talk, seq),
+    "feedback": lambda g, talk, seq: g.conversations.feedback(talk, user="ada", seq=seq),
     "rate": lambda g, talk, seq: g.conversations.rate(talk, 1, user="ada", seq=seq),
 }
 

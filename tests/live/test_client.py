@@ -82,6 +82,8 @@ async def test_people_are_invited_and_say_what_they_think(server: Running) -> No
         joined = await b.conversations.accept(invited.token, user=bob)
         given = await b.conversations.rate(talk.id, -1, seq=said.seq, comment="no", user=bob)
         whole = await b.conversations.rate(talk.id, 1)
+        assert await b.conversations.feedback(talk.id, seq=said.seq, user=bob) == given
+        assert await b.conversations.feedback(talk.id) == whole
 
     assert (joined.id, joined.kind) == (talk.id, "room")
     assert (given.rating, given.comment, given.user_id) == (-1, "no", bob)

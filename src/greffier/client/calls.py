@@ -289,6 +289,15 @@ class Conversations:
         )
         return msgspec.json.decode(body, type=Feedback)
 
+    async def feedback(
+        self, conversation_id: UUID | str, *, user: str | None = None, seq: int | None = None
+    ) -> Feedback:
+        """Read one's own feedback, on a message or (without ``seq``) on the conversation."""
+        found: Feedback = await self._wire.get(
+            _feedback(conversation_id, seq), Feedback, actor=user
+        )
+        return found
+
     async def unrate(
         self, conversation_id: UUID | str, *, user: str | None = None, seq: int | None = None
     ) -> None:

@@ -263,6 +263,17 @@ class Conversations:
         found = as_id(conversation_id)
         return await feedback_verbs.rate(self._database, found, seq, user, rating, comment)
 
+    async def feedback(
+        self, conversation_id: UUID | str, *, user: str, seq: int | None = None
+    ) -> Feedback:
+        """Read one's own feedback, on a message or (without ``seq``) on the conversation.
+
+        Raises:
+            NotFound: There is none, or nothing any more that it could be about.
+        """
+        given = await people_reads.feedback(self._database, as_id(conversation_id), user, seq)
+        return Feedback(given.rating, given.comment, user, given.at)
+
     async def unrate(
         self, conversation_id: UUID | str, *, user: str, seq: int | None = None
     ) -> None:

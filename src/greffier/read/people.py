@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -48,6 +49,28 @@ async def role_in(database: Database, conversation_id: UUID, user: str) -> str |
     """Say what somebody is in a conversation; None for nobody."""
     rows = await database.read("role_in", conversation_id, user)
     return rows[0]["role"] if rows else None
+
+
+class Thumb(NamedTuple):
+    """What somebody gave as feedback, and when."""
+
+    rating: int
+    comment: str | None
+    at: datetime
+
+
+async def feedback(database: Database, conversation_id: UUID, user: str, seq: int | None) -> Thumb:
+    """Read somebody's own feedback on a message, or on the conversation (``seq`` None).
+
+    Raises:
+        NotFound, Gone: They gave none, or what it is about is not theirs to see any more.
+    """
+    if seq is not None and not 1 <= seq < 1 << 63:
+        raise NotFound
+    rows = await database.read("my_feedback", conversation_id, user, seq or 0)
+    if not rows:
+        raise await why_absent(database, conversation_id)
+    return Thumb(*rows[0])
 
 
 async def participants(

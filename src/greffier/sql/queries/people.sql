@@ -31,6 +31,17 @@ where c.id = $1
       where p.conversation_id = c.id and p.user_id = $2 and p.left_at is null))
 order by i.created_at desc, i.id;
 
+-- name: my_feedback
+-- $3 seq, 0 for the conversation: of somebody who is in it, on what is not deleted.
+select f.rating, f.comment, f.at
+from feedback f
+join participants p on p.conversation_id = f.conversation_id and p.user_id = f.user_id
+    and p.left_at is null
+where f.conversation_id = $1 and f.user_id = $2 and f.seq = $3
+  and ($3 = 0 or exists (
+      select from messages m
+      where m.conversation_id = $1 and m.seq = $3 and m.deleted_at is null));
+
 -- name: readers
 -- $3 seq: participants whose mark is at or above it, without its author, each with the time of the
 -- first mark that reached it.
