@@ -161,8 +161,8 @@ class RunLanes:
 
     async def work(self, held: Held) -> None:
         """Answer in a conversation, or end a run that was lost."""
-        # Beside the beginning, which waits for the disk: one behind the other they took 1.7 of the
-        # 5 ms to the first word.
+        # Beside the beginning, which waits for the disk: one behind the other, the first word came
+        # after 5.1 ms instead of 4.6.
         reading = asyncio.get_running_loop().create_task(
             question(self._database, held.claim.conversation_id)
         )

@@ -181,7 +181,7 @@ class Slots:
         """Hold a slot; who came first gets it first."""
         if self._free:
             # The one that was used last, which has planned what is asked most: taken in turns, each
-            # had to plan it (the first answers of a process began 50 ms late, and not 6).
+            # had to plan it (the second answer of a process began 31 ms late, and not 7).
             slot = self._free.pop()
         else:
             turn: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
