@@ -644,12 +644,13 @@ class History:
         """Give a thumb to a message or to the conversation, or take it back."""
         talk_id, talk = self.which(pick)
         user, seq = self.somebody(person, talk), self.seq(at, talk)
+        whole = seq or None
 
         async def do() -> None:
             if rating is None:
-                await feedback_verbs.unrate(self.database, talk_id, seq, user)
+                await feedback_verbs.unrate(self.database, talk_id, whole, user)
             else:
-                await feedback_verbs.rate(self.database, talk_id, seq, user, rating)
+                await feedback_verbs.rate(self.database, talk_id, whole, user, rating)
 
         self.both(do(), lambda: self.record.rate(talk_id, user, seq, rating), lambda _, __: None)
         self.look(talk_id)

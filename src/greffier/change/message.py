@@ -96,6 +96,6 @@ async def delete(
 
 
 def _check(seq: int) -> None:
-    """Refuse a number that no message has, and that PostgreSQL has no room for."""
-    if not 1 <= seq < 1 << 63:
+    """Refuse a number that PostgreSQL has no room for; of others the record says what they are."""
+    if not -1 << 63 <= seq < 1 << 63:
         raise NotFound
