@@ -321,3 +321,35 @@ async def test_of_those_who_wait_for_a_failing_endpoint_one_tries(rivals: list[S
     await one.call("report_v1", endpoint, a, True, None, PATIENCE)
     ((theirs, _, _),) = await other.rows("admit_v1", endpoint, b, hold)
     assert theirs == "go"
+
+
+async def test_those_who_fail_together_are_one_outage(rivals: list[Session]) -> None:
+    """Forty on their way when an endpoint went down put it off by 10 seconds, and not by minutes."""
+    one, _, _ = desks(rivals)
+    endpoint = await one.endpoint()
+    hold = timedelta(minutes=1)
+    on_their_way = [uuid7() for _ in range(40)]
+    for holder in on_their_way:
+        ((answer, _, _),) = await one.rows("admit_v1", endpoint, holder, hold)
+        assert answer == "go"
+
+    async def left_alone() -> tuple[int, int]:
+        row = await one.live.fetchrow(
+            "select failures, extract(epoch from held_until - lane_clock()) as rest from endpoints"
+        )
+        assert row is not None
+        return row["failures"], round(row["rest"], -1)
+
+    for holder in on_their_way[:-1]:
+        await one.call("report_v1", endpoint, holder, False, None, PATIENCE)
+    assert await left_alone() == (5, 10)
+
+    # Who tries next counts, also when one that was on its way fails behind it.
+    await one.shift(1)
+    tries = uuid7()
+    ((answer, _, _),) = await one.rows("admit_v1", endpoint, tries, hold)
+    assert answer == "go"
+    await one.call("report_v1", endpoint, on_their_way[-1], False, None, PATIENCE)
+    assert await left_alone() == (5, 60)
+    await one.call("report_v1", endpoint, tries, False, None, PATIENCE)
+    assert await left_alone() == (6, 20)

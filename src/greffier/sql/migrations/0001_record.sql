@@ -2542,6 +2542,8 @@ create table endpoints (
     failing_since timestamptz,
     failures integer not null default 0,
     held_until timestamptz,
+    -- who tries meanwhile whether it is well again
+    tried_by uuid,
     -- when the next message may leave, by its rate, and when the next that has to wait comes again:
     -- each lane is told a time of its own, or all of them would come back for every place
     free_at timestamptz,
@@ -2768,6 +2770,7 @@ begin
         failing_since = case when not p_enable then e.failing_since end,
         failures = case when p_enable then 0 else e.failures end,
         held_until = case when not p_enable then e.held_until end,
+        tried_by = case when not p_enable then e.tried_by end,
         version = e.version + 1
     where e.id = p_id;
     delete from endpoint_slots s where s.endpoint_id = p_id and s.slot > coalesce(p_concurrency, 0);
@@ -2814,7 +2817,7 @@ begin
     update endpoints e set
         deleted_at = v_now, everywhere = false, target = '', secrets = '{}', settings = '{}',
         paused_at = null, disabled_at = null, disabled_reason = null, failing_since = null,
-        failures = 0, held_until = null, free_at = null, queue_at = null
+        failures = 0, held_until = null, tried_by = null, free_at = null, queue_at = null
     where e.id = p_id and e.deleted_at is null;
     if not found then
         return false;
@@ -2898,7 +2901,7 @@ begin
     end if;
     if e.held_until is not null then
         -- Ours is the try; the others wait for what comes of it.
-        update endpoints x set held_until = v_now + p_hold where x.id = e.id;
+        update endpoints x set held_until = v_now + p_hold, tried_by = p_holder where x.id = e.id;
     end if;
     answer := 'go';
 end $$;
@@ -2907,6 +2910,8 @@ end $$;
 --          success it is well, and all that waited is due; after each failure in a row it is left
 --          alone longer; after p_patience of nothing but failures, or when p_disable says why, it is
 --          disabled.  With p_ok null only the slot is given back.  True when this disabled it.
+-- How:     while it is left alone only the failure of who tries counts: forty that were on their way
+--          when it went down are one outage, and not the ten minutes of fourteen in a row.
 -- Locks:   the endpoint's row (only when something changes), the slot, its lanes, these not waited for.
 create function report_v1(
     p_endpoint_id uuid, p_holder uuid, p_ok boolean, p_disable text, p_patience interval
@@ -2924,7 +2929,8 @@ begin
         if e.id is null or e.disabled_at is not null or e.deleted_at is not null then
             null;
         elsif p_ok then
-            update endpoints x set failures = 0, failing_since = null, held_until = null
+            update endpoints x set
+                failures = 0, failing_since = null, held_until = null, tried_by = null
             where x.id = e.id;
             perform wake_endpoint_v1(e.id);
         else
@@ -2932,14 +2938,17 @@ begin
                 v_disable := 'It only failed since ' || rfc3339(e.failing_since) || '.';
             end if;
             v_done := v_disable is not null;
-            update endpoints x set
-                failures = x.failures + 1, failing_since = coalesce(x.failing_since, v_now),
-                -- From the fifth failure in a row: 10 s, 20 s, 40 s … 10 minutes.
-                held_until = case when x.failures + 1 >= 5
-                    then v_now + least(interval '10 seconds' * power(2, least(x.failures - 4, 10)),
-                                       interval '10 minutes') end,
-                disabled_at = case when v_done then v_now end, disabled_reason = v_disable
-            where x.id = e.id;
+            if v_done or e.held_until is null or e.tried_by = p_holder then
+                update endpoints x set
+                    failures = x.failures + 1, failing_since = coalesce(x.failing_since, v_now),
+                    -- From the fifth failure in a row: 10 s, 20 s, 40 s … 10 minutes.
+                    held_until = case when x.failures + 1 >= 5
+                        then v_now + least(interval '10 seconds' * power(2, least(x.failures - 4, 10)),
+                                           interval '10 minutes') end,
+                    tried_by = null,
+                    disabled_at = case when v_done then v_now end, disabled_reason = v_disable
+                where x.id = e.id;
+            end if;
         end if;
     end if;
     update endpoint_slots s set holder = null, until = null

@@ -35,6 +35,8 @@ create table endpoints (
     failing_since timestamptz,
     failures integer not null default 0,
     held_until timestamptz,
+    -- who tries meanwhile whether it is well again
+    tried_by uuid,
     -- when the next message may leave, by its rate, and when the next that has to wait comes again:
     -- each lane is told a time of its own, or all of them would come back for every place
     free_at timestamptz,
@@ -261,6 +263,7 @@ begin
         failing_since = case when not p_enable then e.failing_since end,
         failures = case when p_enable then 0 else e.failures end,
         held_until = case when not p_enable then e.held_until end,
+        tried_by = case when not p_enable then e.tried_by end,
         version = e.version + 1
     where e.id = p_id;
     delete from endpoint_slots s where s.endpoint_id = p_id and s.slot > coalesce(p_concurrency, 0);
@@ -307,7 +310,7 @@ begin
     update endpoints e set
         deleted_at = v_now, everywhere = false, target = '', secrets = '{}', settings = '{}',
         paused_at = null, disabled_at = null, disabled_reason = null, failing_since = null,
-        failures = 0, held_until = null, free_at = null, queue_at = null
+        failures = 0, held_until = null, tried_by = null, free_at = null, queue_at = null
     where e.id = p_id and e.deleted_at is null;
     if not found then
         return false;
