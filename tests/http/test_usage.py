@@ -12,7 +12,7 @@ from uuid import UUID
 import jsonschema
 import pytest
 
-from helpers.api import Person, Served, expect, path, pointers, refused
+from helpers.api import Person, Served, expect, pointers, refused
 from helpers.lanes import Hand
 from helpers.postgres import connected
 
@@ -223,10 +223,3 @@ async def test_my_runs_are_in_my_file_and_stay_without_me(
     assert (gone["totals"], gone["quota"]) == (NOTHING, None)
     assert payer is not None
     assert ada.id not in payer
-
-
-async def test_a_conversation_may_name_an_agent_that_is_not_there(ada: Person) -> None:
-    """Whether somebody answers is asked when a run is."""
-    made = await ada.create(agent_id="0197f0c8-7a50-7bbb-8f6e-0000000000aa")
-
-    assert expect(await ada.http.get(path(made)), 200)["agent_id"] == made["agent_id"]

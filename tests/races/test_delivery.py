@@ -324,7 +324,7 @@ async def test_of_those_who_wait_for_a_failing_endpoint_one_tries(rivals: list[S
 
 
 async def test_those_who_fail_together_are_one_outage(rivals: list[Session]) -> None:
-    """Forty on their way when an endpoint went down put it off by 10 seconds, and not by minutes."""
+    """Forty on their way when an endpoint went down put it off by 10 seconds, not by minutes."""
     one, _, _ = desks(rivals)
     endpoint = await one.endpoint()
     hold = timedelta(minutes=1)
@@ -353,3 +353,24 @@ async def test_those_who_fail_together_are_one_outage(rivals: list[Session]) -> 
     assert await left_alone() == (5, 60)
     await one.call("report_v1", endpoint, tries, False, None, PATIENCE)
     assert await left_alone() == (6, 20)
+
+
+async def test_a_message_that_breaks_its_receiver_is_not_hurried_by_the_others(
+    rivals: list[Session],
+) -> None:
+    """It keeps the time it was told while they succeed; after an outage all go at once."""
+    one, _, _ = desks(rivals)
+    endpoint = await one.endpoint()
+    await one.say(await one.talk())
+    holder = uuid7()
+
+    async def waits_after(failures: int) -> bool:
+        await one.live.execute("update lanes set due_at = lane_clock() + '1 hour'")
+        for _ in range(failures):
+            await one.call("report_v1", endpoint, holder, False, None, PATIENCE)
+        await one.call("report_v1", endpoint, holder, True, None, PATIENCE)
+        waits: bool = await one.live.fetchval("select due_at > lane_clock() from lanes")
+        return waits
+
+    assert await waits_after(4)
+    assert not await waits_after(5)

@@ -76,11 +76,14 @@ begin
 end $$;
 
 -- Promise: what came of a try is known to the endpoint, and the slot of this holder is free: after a
---          success it is well, and all that waited is due; after each failure in a row it is left
---          alone longer; after p_patience of nothing but failures, or when p_disable says why, it is
---          disabled.  With p_ok null only the slot is given back.  True when this disabled it.
+--          success it is well, and if it was left alone all that waited is due; after each failure
+--          in a row it is left alone longer; after p_patience of nothing but failures, or when
+--          p_disable says why, it is disabled.  With p_ok null only the slot is given back.  True when
+--          this disabled it.
 -- How:     while it is left alone only the failure of who tries counts: forty that were on their way
---          when it went down are one outage, and not the ten minutes of fourteen in a row.
+--          when it went down are one outage, and not the ten minutes of fourteen in a row.  One that
+--          was not left alone wakes nobody: a message that breaks a receiver which is well would use
+--          up its tries at the successes of the others.
 -- Locks:   the endpoint's row (only when something changes), the slot, its lanes, these not waited for.
 create function report_v1(
     p_endpoint_id uuid, p_holder uuid, p_ok boolean, p_disable text, p_patience interval
@@ -101,7 +104,9 @@ begin
             update endpoints x set
                 failures = 0, failing_since = null, held_until = null, tried_by = null
             where x.id = e.id;
-            perform wake_endpoint_v1(e.id);
+            if e.held_until is not null then
+                perform wake_endpoint_v1(e.id);
+            end if;
         else
             if v_disable is null and e.failing_since < v_now - p_patience then
                 v_disable := 'It only failed since ' || rfc3339(e.failing_since) || '.';
