@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 from greffier.errors import Forbidden, Invalid
 from greffier.model.draft import Speaker
 from greffier.model.key import Scope
-from greffier.model.person import is_reserved as is_reserved  # noqa: PLC0414 - ours to ask
+from greffier.model.person import is_reserved
 from greffier.store.database import Database
 
 Role: TypeAlias = Literal["user", "admin", "service", "ops"]

@@ -13,10 +13,11 @@ from typing import Any, Protocol
 
 import jwt
 
-from greffier.access import Principal, Via, is_reserved
+from greffier.access import Principal, Via
 from greffier.errors import Unauthenticated
 from greffier.model import text
 from greffier.model.key import PREFIX as KEY_PREFIX
+from greffier.model.person import is_reserved
 
 #: The one algorithm of a shared secret.
 HS256 = "HS256"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from greffier.access import Principal, Users, acting_for, is_reserved
+from greffier.access import Principal, Users, acting_for
 from greffier.agents.follow import FollowedRuns
 from greffier.agents.work import Work, due
 from greffier.errors import Invalid, Unauthenticated
@@ -16,6 +16,7 @@ from greffier.model import text
 from greffier.model.agent import Rules
 from greffier.model.endpoint import Targets
 from greffier.model.limits import Limits
+from greffier.model.person import is_reserved
 from greffier.publish.feed import Feed
 from greffier.publish.own import OwnFeeds
 from greffier.publish.signals import Signals

@@ -24,6 +24,7 @@ from greffier.change.people import read_upto
 from greffier.errors import Error, Invalid, NotFound, RateLimited, Unauthenticated, Unavailable
 from greffier.model import text
 from greffier.model.ids import parse_uuid
+from greffier.model.person import is_reserved
 from greffier.publish.arrivals import Arrival, Arrivals
 from greffier.publish.change import Change
 from greffier.publish.stream import Stream
@@ -182,7 +183,7 @@ class Sockets:
             not isinstance(user, str)
             or text.faults(user, "")
             or not 0 < len(user.encode()) <= LONGEST_ID
-            or access.is_reserved(user)
+            or is_reserved(user)
         ):
             detail = f"act_as is a user's id of 1 to {LONGEST_ID} bytes."
             raise Invalid.at("/act_as", "act-as", detail)

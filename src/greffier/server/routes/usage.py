@@ -9,6 +9,7 @@ import msgspec
 from greffier import access
 from greffier.change.quota import set_quota
 from greffier.errors import Forbidden, Invalid, UnsupportedMediaType
+from greffier.model.person import is_reserved
 from greffier.model.usage import Quota, Usage
 from greffier.read import usage as reads
 from greffier.server.answers import Answer, Stream, encoded
@@ -90,7 +91,7 @@ async def put_quota(call: Call) -> Answer:
     admin = access.administrator(call.principal)
     asked: Quota = call.body
     user: str = call.params["user_id"]
-    if access.is_reserved(user):
+    if is_reserved(user):
         raise Invalid.at("/user_id", "reserved", "No user is called so: it is the service itself.")
     await set_quota(call.database, user, asked, admin)
     return encoded(await reads.quota(call.database, user))
